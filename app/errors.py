@@ -1,0 +1,17 @@
+"""Errors that only the program's own layer raises."""
+
+from __future__ import annotations
+
+from knowledge.errors import PalimpsestError
+
+
+class NothingFound(PalimpsestError):
+    """What was asked for is not there; the command line ends with 1 instead of 2."""
+
+
+class TooLarge(PalimpsestError):
+    """Text or a file over one of the limits of the settings."""
+
+
+class NotReady(PalimpsestError):
+    """The model could not be loaded, so nothing can be asked of it."""

@@ -1,0 +1,228 @@
+"""Facts as the service offers them: sentences in, records out. Opens the database; loads no language model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from app.engine import Engine
+from app.errors import NothingFound
+from app.fact_files import write_rows
+from app.fact_import import import_file
+from app.fact_reader import FactReader, fact_view
+from app.views import AddOutcome, EventView, FactPage, FactView, ImportReport, ParsePreview
+from knowledge.edit import Edit
+from knowledge.errors import InvalidInput, PalimpsestError
+
+
+if TYPE_CHECKING:
+    from memory.schema import StoredFact
+    from memory.undo import Action
+
+class FactDesk:
+    """What can be done with facts, in the namespace of the settings."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._reader = FactReader(engine)
+
+    @property
+    def _space(self) -> str:
+        return self._engine.settings.namespace
+
+    # ------------------------------------------------------------------------------------------------ understanding
+
+    def relations(self) -> list[tuple[str, str]]:
+        """(id, label) of every relation of the world, by label."""
+        return self._reader.relations()
+
+    def preview(self, text: str) -> ParsePreview:
+        """How a sentence is understood; a sentence that is not says why in ``problem``."""
+        return self._reader.preview(text)
+
+    def preview_triple(self, subject: str, relation: str, object: str, *, text: str = "") -> ParsePreview:
+        """The same for a fact given in three parts."""
+        return self._reader.preview_triple(subject, relation, object, text=text)
+
+    def edit_of(self, text: str) -> Edit:
+        """A sentence as an edit request for the weight editors; nothing is stored."""
+        return self._reader.edit_of(text)
+
+    def present_answer(self, preview: ParsePreview) -> str:
+        """What the model, with its weight edits, answers to the fact's question now, memory left aside."""
+        if not preview.ok:
+            return ""
+        answer: str = self._engine.router.answer(preview.question, mode="weights", namespace=self._space).answer
+        return answer
+
+    # ------------------------------------------------------------------------------------------------ writing
+
+    def add(
+        self,
+        text: str | None = None,
+        *,
+        subject: str | None = None,
+        relation: str | None = None,
+        object: str | None = None,
+        keep_both: bool = False,
+        source: str = "user",
+    ) -> AddOutcome:
+        """Stores a fact given as one sentence or in three parts.
+
+        Args:
+            keep_both: leave a contradicting fact in force beside the new one.
+
+        Raises:
+            PalimpsestError: the sentence is not understood, or a part is missing.
+        """
+        if text and (subject or relation or object):
+            raise InvalidInput("Give either a sentence or subject, relation and object, not both.")
+        parts = self._reader.parts(text) if text else {"subject": subject or "", "relation": relation, "object": object or ""}
+        parts.pop("confidence", None)
+        if keep_both:
+            parts["cardinality"] = "multi"
+        parts["target_true"] = self._told_before(parts)
+        result = self._engine.store.add(**parts, source=source, namespace=self._space)
+        old = fact_view(result.superseded) if result.superseded else None
+        return AddOutcome(fact_view(result.fact), old, result.duplicate)
+
+    def _told_before(self, parts: dict[str, Any]) -> str | None:
+        """What the unedited model says, kept beside the fact where the model is there; never in the way of storing it."""
+        if self._engine.state[0] != "ready":
+            return None
+        try:
+            question = self._reader.word(parts).question
+            answer: str = self._engine.router.answer(question, mode="base").answer if question else ""
+        except PalimpsestError:
+            return None
+        return answer or None
+
+    def edit(self, fact_id: int, *, object: str) -> AddOutcome:
+        """Overwrites a fact's object; the old fact stays in the history as superseded.
+
+        Raises:
+            NothingFound: there is no such fact.
+        """
+        fact = self._get(fact_id)
+        if not fact.current:
+            raise InvalidInput(f"Fact {fact_id} is {fact.status}; only a fact in force can be overwritten.")
+        parts: dict[str, Any] = {"prompt": fact.prompt, "question": fact.question, "cardinality": fact.cardinality}
+        result = self._engine.store.add(fact.subject, fact.relation, object, namespace=self._space, **parts)
+        old = fact_view(result.superseded) if result.superseded else None
+        return AddOutcome(fact_view(result.fact), old, result.duplicate)
+
+    def remove(self, fact_id: int, *, reason: str | None = None) -> FactView:
+        """Takes a fact out of force; the history keeps it."""
+        self._get(fact_id)
+        return fact_view(self._engine.store.retire(fact_id, reason=reason, namespace=self._space))
+
+    def restore(self, fact_id: int) -> FactView:
+        """Brings a removed fact back, by undoing its removal."""
+        self._get(fact_id)
+        for entry in reversed(self._engine.store.history(fact_id, namespace=self._space)):
+            if entry.op == "retire" and not entry.undone:
+                self._engine.store.undo(entry.action, namespace=self._space)
+                return self.get(fact_id)
+        raise NothingFound(f"Fact {fact_id} was not removed, so it cannot be restored.")
+
+    def undo(self) -> EventView:
+        """Takes the last change back."""
+        return self._turn(self._engine.store.undo)
+
+    def redo(self) -> EventView:
+        """Makes the last undone change again."""
+        return self._turn(self._engine.store.redo)
+
+    def _turn(self, turn: Any) -> EventView:
+        from memory.errors import NothingToUndo
+
+        try:
+            action: Action = turn(namespace=self._space)
+        except NothingToUndo as error:
+            raise NothingFound(str(error)) from error
+        named = "; ".join(f"{fact.statement} ({fact.status})" for fact in action.facts[:3])
+        more = f" and {len(action.facts) - 3} more" if len(action.facts) > 3 else ""
+        first = action.facts[0].id if action.facts else None
+        return EventView(action.op, f"{named or 'fact removed'}{more}", action.at.isoformat(), action.actor, first, action.id)
+
+    # ------------------------------------------------------------------------------------------------ reading
+
+    def count(self) -> int:
+        return self._engine.store.count(namespace=self._space)
+
+    def page(self, query: str = "", *, include_past: bool = False, page: int = 1, size: int | None = None) -> FactPage:
+        """One page, newest first; ``query`` is text that the statement contains."""
+        size = size or self._engine.settings.page_size
+        where: dict[str, Any] = {
+            "namespace": self._space,
+            "status": None if include_past else "current",
+            "contains": query or None,
+        }
+        total = self._engine.store.count(**where)
+        pages = max(1, -(-total // size))
+        page = min(max(page, 1), pages)
+        rows = self._engine.store.list(**where, limit=size, offset=(page - 1) * size)
+        return FactPage(tuple(map(fact_view, rows)), total, page, pages)
+
+    def search(self, query: str, *, limit: int = 10) -> list[tuple[FactView, float]]:
+        """The facts nearest in meaning, with their cosine."""
+        hits = self._engine.store.search(query, limit, namespace=self._space)
+        return [(fact_view(hit.fact), round(hit.score, 4)) for hit in hits]
+
+    def get(self, fact_id: int) -> FactView:
+        return fact_view(self._get(fact_id))
+
+    def _get(self, fact_id: int) -> StoredFact:
+        from memory.errors import FactNotFound
+
+        try:
+            return self._engine.store.get(fact_id, namespace=self._space)
+        except FactNotFound as error:
+            raise NothingFound(str(error)) from error
+
+    def history(self, fact_id: int | None = None, *, limit: int = 50) -> list[EventView]:
+        """What happened to one fact, oldest first, or the latest changes of all, newest first."""
+        store = self._engine.store
+        if fact_id is None:
+            actions = store.actions(namespace=self._space, limit=limit)
+            facts = {fact.id: fact for fact in store.get_many([number for action in actions for number in action.fact_ids])}
+            return [_action_view(action, facts) for action in actions]
+        self._get(fact_id)
+        events = store.history(fact_id, namespace=self._space)
+        return [
+            EventView(entry.op + (" (undone)" if entry.undone else ""), _changes(entry), entry.at.isoformat(),
+                      entry.actor, fact_id, entry.seq)
+            for entry in events
+        ]  # fmt: skip
+
+    # ------------------------------------------------------------------------------------------------ files
+
+    def import_file(self, path: Path) -> ImportReport:
+        """Stores the rows of a CSV, JSON or JSONL file; a bad row is reported and never stops the good ones."""
+        return import_file(self._engine, self._reader, path)
+
+    def export_file(self, path: Path, *, include_past: bool = False) -> int:
+        """Writes facts as CSV, JSON or JSONL, by the file's ending; gives how many."""
+        status = None if include_past else "current"
+        facts = self._engine.store.list(namespace=self._space, status=status, limit=None, newest_first=False)
+        write_rows(path, [fact.to_json() for fact in facts])
+        return len(facts)
+
+
+def _action_view(action: Action, facts: dict[int, StoredFact]) -> EventView:
+    named = [facts[number].statement for number in action.fact_ids if number in facts]
+    text = "; ".join(dict.fromkeys(named[:3])) + (f" and {len(named) - 3} more" if len(named) > 3 else "")
+    first = action.fact_ids[0] if action.fact_ids else None
+    view = EventView(action.op, text, action.at.isoformat(), action.actor, first, action.id)
+    return replace(view, op=f"{view.op} (undone)") if action.undone else view
+
+
+def _changes(entry: Any) -> str:
+    shown = []
+    for name, (old, new) in entry.changes.items():
+        if name == "statement" or (name in ("object", "subject") and "statement" not in entry.changes):
+            shown.insert(0, str(new) if old is None else f"{old} → {new}")
+        elif name in ("status", "valid_to", "reason") and new is not None and old is not None:
+            shown.append(f"{name} {old} → {new}")
+    return "; ".join(shown)

@@ -1,0 +1,84 @@
+"""Importing a file of facts in batches, with a report row by row; the whole import is one step of undo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from app.engine import Engine
+from app.errors import TooLarge
+from app.fact_files import read_rows
+from app.fact_reader import FactReader
+from app.views import ImportReport, ImportRow
+from knowledge.errors import InvalidInput, PalimpsestError
+
+if TYPE_CHECKING:
+    from memory.writing import Draft
+
+BATCH = 256  # rows embedded and committed together
+
+
+def import_file(engine: Engine, reader: FactReader, path: Path) -> ImportReport:
+    """Stores the rows of a CSV, JSON or JSONL file. A bad row is reported and never stops the good ones.
+
+    Raises:
+        PalimpsestError: the file as a whole cannot be read, or is over the limit.
+    """
+    if not path.is_file():
+        raise InvalidInput(f"There is no file {path}. Check the path.")
+    limit = engine.settings.max_upload_mb
+    if path.stat().st_size > limit * 1024 * 1024:
+        raise TooLarge(f"{path.name} has more than {limit} MiB, the limit for imports. Split it.")
+    run = _Import(engine, reader, path.name)
+    for line, row in read_rows(path):
+        run.take(line, row)
+    run.flush()
+    added = sum(row.status in ("added", "replaced") for row in run.rows)
+    return ImportReport(added, len(run.rows) - added, tuple(sorted(run.rows, key=lambda row: row.line)))
+
+
+class _Import:
+    def __init__(self, engine: Engine, reader: FactReader, source: str) -> None:
+        self._engine, self._reader, self._source = engine, reader, source
+        self._waiting: list[tuple[int, str, Draft]] = []
+        self._action: int | None = None
+        self.rows: list[ImportRow] = []
+
+    def take(self, line: int, row: dict[str, str] | InvalidInput) -> None:
+        from memory.writing import Draft
+
+        try:
+            if isinstance(row, InvalidInput):
+                raise row
+            if row.get("status", "") not in ("", "current", "active"):
+                self.rows.append(ImportRow(line, "skipped", _shown(row), f"not in force ({row['status']})"))
+                return
+            word = self._reader.word(self._reader.parts(row["text"]) if row.get("text") else _parts(row))
+        except PalimpsestError as error:
+            self.rows.append(ImportRow(line, "failed", _shown(row), str(error)))
+            return
+        space = self._engine.settings.namespace
+        self._waiting.append((line, word.statement, Draft(word, space, source=row.get("source") or self._source)))
+        if len(self._waiting) >= BATCH:
+            self.flush()
+
+    def flush(self) -> None:
+        drafts = [draft for _, _, draft in self._waiting]
+        results = self._engine.store.add_many(drafts, action=self._action)
+        for (line, text, _), written in zip(self._waiting, results, strict=True):
+            self._action = written.action if self._action is None else self._action
+            if written.duplicate:
+                self.rows.append(ImportRow(line, "skipped", text, "memory says so already"))
+            else:
+                self.rows.append(ImportRow(line, "replaced" if written.superseded_id else "added", text))
+        self._waiting.clear()
+
+
+def _parts(row: dict[str, str]) -> dict[str, Any]:
+    names = ("relation", "prompt", "question", "statement", "cardinality")
+    parts: dict[str, Any] = {name: row.get(name) or None for name in names}
+    return parts | {"subject": row.get("subject", ""), "object": row.get("object", "")}
+
+
+def _shown(row: dict[str, str] | InvalidInput) -> str:
+    return "" if isinstance(row, InvalidInput) else ", ".join(value for value in row.values() if value)[:200]

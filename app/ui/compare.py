@@ -1,0 +1,168 @@
+"""The Compare tab: the same facts by several methods, rates with intervals, a chart, and every single answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from app.ui import compare_html as show
+from app.ui.facts import fact_choices
+from app.ui.page import MODEL_SLOT, Page
+from app.ui.render import guarded, note, progress_bar
+from app.ui.weights import with_progress
+from app.views import Comparison
+from knowledge.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+HIDDEN, SHOWN = gr.update(visible=False), gr.update(visible=True)
+
+
+@dataclass
+class CompareTab:
+    """:meth:`build` lays the tab out, :meth:`wire` connects it."""
+
+    page: Page
+
+    def build(self) -> None:
+        settings = self.page.service.settings
+        methods = [(item.title, item.name) for item in self.page.service.comparing.methods()]
+        usual = [name for _, name in methods if name in ("base", "ike", "rome", "r-rome")]
+        with gr.Column(elem_classes="form-group"):
+            self.sentence = gr.Textbox(
+                label="A fact, in plain words", placeholder="The Eiffel Tower is located in Rome.", lines=1, max_lines=3,
+                max_length=settings.max_fact, elem_id="compare-line",
+            )  # fmt: skip
+            self.stored = gr.Dropdown([], label="or facts from memory", multiselect=True, elem_id="compare-facts", value=[])
+            self.methods = gr.CheckboxGroup(methods, value=usual, label="Methods", elem_id="compare-methods")
+            with gr.Row():
+                self.run = gr.Button("Compare", variant="primary", elem_id="compare-run", min_width=100)
+                self.stop = gr.Button("Stop", variant="stop", visible=False, elem_id="compare-stop", min_width=100)
+        self.progress = gr.HTML("", elem_id="compare-progress")
+        self.table = gr.HTML(show.EMPTY, elem_id="compare-table")
+        with gr.Column(visible=False) as self.more:
+            self.plot = gr.Plot(show_label=False, format="png", elem_id="compare-plot", container=False)
+            with gr.Row(equal_height=True):
+                self.kind = gr.Dropdown(
+                    [("every probe", "")], value="", label="Probes", min_width=120, elem_id="probe-kind", filterable=False
+                )
+                self.missed = gr.Dropdown(
+                    [("anyone", "")], value="", label="Got wrong by", min_width=120, elem_id="probe-missed", filterable=False
+                )
+            self.probes = gr.HTML("", elem_id="probes")
+            self.csv = gr.DownloadButton("Download CSV", size="sm", elem_id="compare-csv")
+        self.found = gr.State(None)
+
+    def wire(self) -> None:
+        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+        run = self.run.click(guarded(self._begin), [self.page.owner], [self.run, self.stop], queue=False, **quiet)
+        out = [self.progress, self.table, self.plot, self.found, self.more, self.kind, self.missed, self.probes]
+        run.then(
+            guarded(self._run), [self.page.owner, self.sentence, self.stored, self.methods], out,
+            concurrency_id=MODEL_SLOT, concurrency_limit=1, **quiet,
+        ).then(lambda: (SHOWN, HIDDEN), None, [self.run, self.stop], queue=False, **quiet)  # fmt: skip
+        self.stop.click(self._stop, [self.page.owner], None, queue=False, **quiet)
+        for pick in (self.kind, self.missed):
+            pick.input(self._filter, [self.found, self.kind, self.missed], [self.probes], queue=False, **quiet)
+        self.csv.click(guarded(self._csv), [self.found], [self.csv], **quiet)
+
+    def on_show(self) -> Any:
+        """Fresh choices, when the tab comes to the front."""
+        return gr.update(choices=fact_choices(self.page))
+
+    def _begin(self, owner: str) -> tuple[Any, Any]:
+        self.page.runs.start(f"compare {owner}")
+        return HIDDEN, SHOWN
+
+    def _stop(self, owner: str) -> None:
+        self.page.runs.stop(f"compare {owner}")
+
+    def _run(self, owner: str, sentence: str, stored: list[str], methods: list[str]) -> Iterator[tuple[Any, ...]]:
+        name = f"compare {owner}"
+        cancel = self.page.runs.current(name)
+        same = tuple(gr.skip() for _ in range(7))
+        if cancel is None:
+            yield gr.skip(), *same
+            return
+        facts: list[int | str] = [int(item) for item in stored]
+        if sentence.strip():
+            facts.append(sentence.strip())
+        try:
+            if not facts:
+                raise InvalidInput("Choose or write at least one fact to compare on.")
+            if not methods:
+                raise InvalidInput("Choose at least one method.")
+
+            def work(progress: Callable[[float, str], None]) -> Comparison:
+                found: Comparison = self.page.service.comparing.run(facts, methods, progress=progress, cancel=cancel)
+                return found
+
+            for step in with_progress(work):
+                if isinstance(step, Comparison):
+                    yield self._shown(step, stopped=cancel.is_set())
+                else:
+                    yield progress_bar(*step), *same
+        finally:
+            cancel.set()
+            self.page.runs.end(name, cancel)
+
+    def _shown(self, found: Comparison, *, stopped: bool) -> tuple[Any, ...]:
+        told = note("Stopped; these are the methods that were finished.") if stopped else ""
+        if not found.rows:
+            return told or note("Nothing to show."), show.EMPTY, None, None, HIDDEN, gr.skip(), gr.skip(), ""
+        kinds = [("every probe", "")] + [(show.kind_name(kind), kind) for kind in dict.fromkeys(p.kind for p in found.probes)]
+        names = [("anyone", "")] + [(row.title, row.method) for row in found.rows]
+        return (
+            told, show.table_html(found), chart(found), found, SHOWN,
+            gr.update(choices=kinds, value=""), gr.update(choices=names, value=""), show.probes_html(found),
+        )  # fmt: skip
+
+    def _filter(self, found: Comparison | None, kind: str, missed: str) -> str:
+        return show.probes_html(found, kind, missed) if found else ""
+
+    def _csv(self, found: Comparison | None) -> str:
+        if found is None:
+            raise InvalidInput("There is no comparison yet.")
+        folder = self.page.service.settings.data / "exports"
+        folder.mkdir(parents=True, exist_ok=True)
+        target = folder / "comparison.csv"
+        target.write_text(show.csv_text(found), encoding="utf-8")
+        return str(target)
+
+
+def chart(found: Comparison) -> Figure:
+    """Grouped bars, a group a metric, with the intervals as whiskers; rates only, legible on light and on dark."""
+    from matplotlib.figure import Figure
+
+    ink, line = "#8f7d60", "#b7a581"
+    inks = ("#b8a582", "#5f7d74", "#b24a37", "#c98b3c", "#6b6fa0", "#7d9150", "#94577a", "#4f8aa8")
+    metrics = [name for name in found.metrics if name in show.RATES]
+    figure = Figure(figsize=(6.4, 3.1), dpi=150, layout="constrained")
+    figure.patch.set_alpha(0)
+    axes = figure.add_subplot()
+    axes.patch.set_alpha(0)
+    width = 0.8 / max(1, len(found.rows))
+    for number, row in enumerate(found.rows):
+        for place, metric in enumerate(metrics):
+            cell = row.cells.get(metric)
+            if cell is None or cell.value is None:
+                continue
+            at = place - 0.4 + width * (number + 0.5)
+            label = row.title if place == 0 else None
+            axes.bar(at, cell.value, width * 0.88, color=inks[number % len(inks)], label=label, zorder=2)
+            if cell.low is not None and cell.high is not None:
+                spread = [[max(0.0, cell.value - cell.low)], [max(0.0, cell.high - cell.value)]]
+                axes.errorbar(at, cell.value, yerr=spread, color=ink, capsize=2, linewidth=1, zorder=3)
+    axes.set_xticks(range(len(metrics)), metrics, color=ink)
+    axes.set_xlim(-0.5, len(metrics) - 0.5)
+    axes.set_ylim(0, 1.05)
+    axes.tick_params(colors=ink, length=0)
+    axes.grid(axis="y", color=line, alpha=0.35, linewidth=0.6, zorder=0)
+    for side in axes.spines.values():
+        side.set_visible(False)
+    figure.legend(loc="outside upper center", ncols=4, frameon=False, labelcolor=ink, fontsize=9)
+    return figure

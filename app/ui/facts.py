@@ -1,0 +1,227 @@
+"""The Facts tab: one line in plain words, a form, the question before overwriting, the table, history, files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from app.ui import facts_html as show
+from app.ui.page import MODEL_SLOT, Page
+from app.ui.render import ACTIONS, action_of, guarded, note
+from app.views import AddOutcome, ParsePreview
+
+HIDDEN, SHOWN = gr.update(visible=False), gr.update(visible=True)
+
+
+@dataclass
+class FactsTab:
+    """:meth:`build` lays the tab out, :meth:`wire` connects it."""
+
+    page: Page
+
+    def build(self) -> None:
+        limit = self.page.service.settings.max_fact
+        with gr.Row(elem_classes="line-row", equal_height=True):
+            self.line = gr.Textbox(
+                label="A fact, in plain words", placeholder="The Eiffel Tower is located in Rome.", lines=1, max_lines=3,
+                max_length=limit, scale=6, elem_id="fact-line", min_width=180,
+            )  # fmt: skip
+            self.add = gr.Button("Write it", variant="primary", scale=1, min_width=92, elem_id="fact-add")
+        self.preview = gr.HTML("", elem_id="fact-preview")
+        with gr.Column(visible=False, elem_id="conflict", elem_classes="conflict") as self.conflict:
+            self.conflict_text = gr.HTML("")
+            with gr.Row():
+                self.replace = gr.Button("Replace", variant="primary", size="sm", min_width=80, elem_id="conflict-replace")
+                self.keep = gr.Button("Keep both", size="sm", min_width=80, elem_id="conflict-keep")
+                self.cancel = gr.Button("Cancel", size="sm", min_width=80, elem_id="conflict-cancel")
+        self.result = gr.HTML("", elem_id="fact-result")
+        with gr.Accordion("As a form", open=False, elem_id="fact-form"):
+            relations = [(label, name) for name, label in self.page.service.facts.relations()]
+            with gr.Row():
+                self.subject = gr.Textbox(label="Subject", placeholder="Eiffel Tower", max_length=limit, min_width=120)
+                self.relation = gr.Dropdown(
+                    relations, label="Relation", allow_custom_value=True, min_width=120, value=None, elem_id="form-relation"
+                )
+                self.object = gr.Textbox(label="Object", placeholder="Rome", max_length=limit, min_width=120)
+            self.add_form = gr.Button("Write it", size="sm", elem_id="form-add")
+        with gr.Row(elem_classes="table-bar", equal_height=True):
+            self.query = gr.Textbox(
+                show_label=False, container=False, placeholder="Search facts", scale=4, min_width=120, max_length=200,
+                elem_id="fact-search", label="Search facts",
+            )  # fmt: skip
+            self.past = gr.Checkbox(False, label="with overwritten", container=False, scale=2, min_width=120, elem_id="past")
+            self.undo = gr.Button("Undo", size="sm", scale=0, min_width=58, elem_id="fact-undo")
+            self.redo = gr.Button("Redo", size="sm", scale=0, min_width=58, elem_id="fact-redo")
+        self.table = gr.HTML("", js_on_load=ACTIONS, elem_id="fact-table")
+        self.number = gr.State(1)
+        self.chosen = gr.State(None)
+        self.pending = gr.State(None)  # what the conflict question is about
+        with gr.Column(visible=False, elem_id="fact-detail", elem_classes="detail") as self.detail:
+            self.detail_text = gr.HTML("")
+            with gr.Row(equal_height=True):
+                self.new_object = gr.Textbox(
+                    show_label=False, container=False, placeholder="New object", scale=4, min_width=110, max_length=limit,
+                    elem_id="new-object", label="New object",
+                )  # fmt: skip
+                self.save = gr.Button("Overwrite", variant="primary", size="sm", scale=1, min_width=84, elem_id="fact-save")
+                self.close = gr.Button("Close", size="sm", scale=1, min_width=60, elem_id="fact-close")
+        with gr.Accordion("Import and export", open=False, elem_id="files"):
+            gr.HTML(note("CSV or JSON with subject, relation and object, or a sentence a row. A bad row never stops the good ones."))
+            self.file = gr.File(
+                label="File to import", file_types=[".csv", ".json", ".jsonl"], file_count="single", height=110,
+                elem_id="fact-file",
+            )  # fmt: skip
+            self.report = gr.HTML("", elem_id="import-report")
+            with gr.Row():
+                self.csv = gr.DownloadButton("Export CSV", size="sm", min_width=90, elem_id="export-csv")
+                self.json = gr.DownloadButton("Export JSON", size="sm", min_width=90, elem_id="export-json")
+
+    def wire(self) -> None:
+        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+        asked = [self.line, self.conflict, self.conflict_text, self.result, self.pending]
+        table_in, table_out = [self.query, self.past, self.number], [self.table, self.number]
+        model = {"concurrency_id": MODEL_SLOT, "concurrency_limit": 1}
+
+        def then_show(event: Any) -> Any:
+            return event.then(self.table_html, table_in, table_out, **quiet).then(
+                self.page.header_html, None, [self.page.header], **quiet
+            )
+
+        self.line.input(
+            guarded(self._preview), [self.line], [self.preview], trigger_mode="always_last", queue=False, **quiet
+        )  # fmt: skip
+        self.line.blur(
+            guarded(self._present), [self.line], [self.preview], trigger_mode="always_last", **model, **quiet
+        )  # fmt: skip
+        for trigger in (self.add.click, self.line.submit):
+            then_show(trigger(guarded(self._add), [self.line], [*asked, self.preview], **quiet))
+        form = [self.subject, self.relation, self.object]
+        then_show(self.add_form.click(guarded(self._add_form), form, [*form, *asked[1:]], **quiet))
+        then_show(self.replace.click(guarded(self._replace), [self.pending], [*asked, self.preview], **quiet))
+        then_show(self.keep.click(guarded(self._keep), [self.pending], [*asked, self.preview], **quiet))
+        self.cancel.click(lambda: (HIDDEN, ""), None, [self.conflict, self.conflict_text], queue=False, **quiet)
+        then_show(self.undo.click(guarded(self._undo), None, [self.result], **quiet))
+        then_show(self.redo.click(guarded(self._redo), None, [self.result], **quiet))
+        first = {"fn": lambda query, past: self.table_html(query, past, 1), "inputs": [self.query, self.past]}
+        self.query.input(**first, outputs=table_out, trigger_mode="always_last", queue=False, **quiet)
+        self.past.change(**first, outputs=table_out, queue=False, **quiet)
+        details = [self.detail, self.detail_text, self.new_object, self.chosen]
+        then_show(
+            self.table.click(guarded(self._act), [self.number, self.chosen], [self.number, self.result, *details], **quiet)
+        )
+        then_show(self.save.click(guarded(self._save), [self.chosen, self.new_object], [self.result, *details], **quiet))
+        self.new_object.submit(
+            guarded(self._save), [self.chosen, self.new_object], [self.result, *details], **quiet
+        ).then(self.table_html, table_in, table_out, **quiet)
+        self.close.click(lambda: (HIDDEN, None), None, [self.detail, self.chosen], queue=False, **quiet)
+        then_show(self.file.upload(guarded(self._import), [self.file], [self.report, self.file], **quiet))
+        for suffix, link in (("csv", self.csv), ("json", self.json)):
+            link.click(guarded(lambda kind=suffix: self._export(kind)), None, [link], **quiet)
+
+    def table_html(self, query: str = "", past: bool = False, number: int = 1) -> tuple[str, int]:
+        page = self.page.service.facts.page(query.strip(), include_past=past, page=number)
+        return show.page_html(page, query.strip()), page.page
+
+    def _preview(self, text: str) -> str:
+        return show.preview_html(self.page.service.facts.preview(text)) if text.strip() else ""
+
+    def _present(self, text: str) -> Any:
+        """The preview once more, with what the model answers at present."""
+        if not text.strip():
+            return ""
+        preview: ParsePreview = self.page.service.facts.preview(text)
+        if not preview.ok or self.page.service.status().state != "ready":
+            return show.preview_html(preview)
+        return show.preview_html(preview, self.page.service.facts.present_answer(preview))
+
+    def _add(self, text: str) -> tuple[Any, ...]:
+        preview = self.page.service.facts.preview(text)
+        if not preview.ok:
+            return text, HIDDEN, "", note(preview.problem, "bad") if text.strip() else "", None, ""
+        if preview.conflict and not preview.duplicate:
+            return text, SHOWN, show.conflict_html(preview), "", {"text": text}, gr.skip()
+        return "", HIDDEN, "", self._told(self.page.service.facts.add(text)), None, ""
+
+    def _add_form(self, subject: str, relation: str | None, object: str) -> tuple[Any, ...]:
+        form = (subject, relation, object)
+        triple = {"subject": subject, "relation": relation or "", "object": object}
+        preview = self.page.service.facts.preview_triple(**triple)
+        if not preview.ok:
+            return *form, HIDDEN, "", note(preview.problem, "bad"), None
+        if preview.conflict and not preview.duplicate:
+            return *form, SHOWN, show.conflict_html(preview), "", triple
+        return "", None, "", HIDDEN, "", self._told(self.page.service.facts.add(**triple)), None
+
+    def _replace(self, pending: dict[str, str] | None) -> tuple[Any, ...]:
+        return self._store(pending, keep_both=False)
+
+    def _keep(self, pending: dict[str, str] | None) -> tuple[Any, ...]:
+        return self._store(pending, keep_both=True)
+
+    def _store(self, pending: dict[str, str] | None, *, keep_both: bool) -> tuple[Any, ...]:
+        told = self._told(self.page.service.facts.add(**pending, keep_both=keep_both)) if pending else ""
+        return "", HIDDEN, "", told, None, ""
+
+    @staticmethod
+    def _told(outcome: AddOutcome) -> str:
+        if outcome.duplicate:
+            return note(f"Memory says so already: {outcome.fact.statement}")
+        if outcome.superseded:
+            return show.overwritten_html(outcome.superseded, outcome.fact)
+        return note(f"Written: {outcome.fact.statement}", "good")
+
+    def _undo(self) -> str:
+        return note(f"Undone: {self.page.service.facts.undo().text}", "good")
+
+    def _redo(self) -> str:
+        return note(f"Done again: {self.page.service.facts.redo().text}", "good")
+
+    def _act(self, number: int, chosen: int | None, event: gr.EventData) -> tuple[Any, ...]:
+        """A click in the table: another page, details of a row, or removing and restoring it."""
+        act, key = action_of(event)
+        same = (gr.skip(), gr.skip(), gr.skip(), chosen)
+        if act == "page":
+            return int(key), gr.skip(), *same
+        if act == "open":
+            return number, "", *self._details(int(key))
+        if act == "remove":
+            gone = self.page.service.facts.remove(int(key))
+            return number, note(f"Scraped off: {gone.statement} Undo brings it back.", "good"), HIDDEN, "", "", None
+        if act == "restore":
+            back = self.page.service.facts.restore(int(key))
+            return number, note(f"In force again: {back.statement}", "good"), HIDDEN, "", "", None
+        return number, gr.skip(), *same
+
+    def _details(self, fact_id: int) -> tuple[Any, ...]:
+        fact = self.page.service.facts.get(fact_id)
+        text = show.detail_html(fact, self.page.service.facts.history(fact_id))
+        return SHOWN, text, gr.update(value=fact.object, visible=fact.current), fact_id
+
+    def _save(self, chosen: int | None, object: str) -> tuple[Any, ...]:
+        if chosen is None or not object.strip():
+            return note("Write the new object first.", "bad"), gr.skip(), gr.skip(), gr.skip(), chosen
+        outcome = self.page.service.facts.edit(chosen, object=object)
+        return self._told(outcome), HIDDEN, "", "", None
+
+    def _import(self, path: str | None) -> tuple[str, None]:
+        if not path:
+            return "", None
+        return show.report_html(self.page.service.facts.import_file(Path(path))), None
+
+    def _export(self, kind: str) -> str:
+        folder = self.page.service.settings.data / "exports"
+        folder.mkdir(parents=True, exist_ok=True)
+        target = folder / f"facts.{kind}"
+        self.page.service.facts.export_file(target)
+        return str(target)
+
+
+def fact_choices(page: Page, limit: int = 200) -> list[tuple[str, str]]:
+    """The current facts as choices of a dropdown, newest first: (statement, id)."""
+    rows = page.service.facts.page("", page=1, size=limit).rows
+    return [(f"{fact.statement}  #{fact.id}", str(fact.id)) for fact in rows]
+
+

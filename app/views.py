@@ -1,0 +1,220 @@
+"""What the service hands to the command line and to the user interface: plain records that turn into JSON.
+
+Neither side sees a database row, a tensor or an editor, so both run on a fake service, and one shape is documented
+once. ``as_json`` gives the dictionary that ``--json`` prints.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, Literal, TypedDict
+
+ModelState = Literal["cold", "loading", "ready", "failed"]
+
+
+class HitJson(TypedDict):
+    fact_id: int
+    text: str
+    score: float
+
+
+class GateJson(TypedDict):
+    in_scope: bool
+    score: float
+    threshold: float
+
+
+class AnswerJson(TypedDict):
+    """The documented shape of ``ask --json``."""
+
+    answer: str
+    source: Literal["memory", "model"]
+    strategy: str
+    hits: list[HitJson]
+    gate: GateJson
+    steps: list[dict[str, Any]]
+    weight_edits: list[dict[str, Any]]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Status:
+    """The header line: what answers, and what has been written over."""
+
+    model: str
+    state: ModelState
+    facts: int
+    weight_edits: int
+    detail: str = ""  # what is being loaded, or why it failed
+
+
+@dataclass(frozen=True)
+class FactView:
+    """One stored fact, current or past. Times are ISO 8601 in UTC."""
+
+    id: int
+    statement: str
+    subject: str
+    relation: str
+    object: str
+    status: str
+    source: str = "user"
+    actor: str = "user"
+    reason: str | None = None
+    question: str | None = None
+    target_true: str | None = None
+    valid_from: str | None = None
+    valid_to: str | None = None
+    recorded_at: str | None = None
+    supersedes_id: int | None = None
+    namespace: str = "default"
+
+    @property
+    def current(self) -> bool:
+        return self.status in ("active", "current")
+
+
+@dataclass(frozen=True)
+class EventView:
+    """One line of history."""
+
+    op: str
+    text: str
+    at: str
+    actor: str = ""
+    fact_id: int | None = None
+    seq: int | None = None
+
+
+@dataclass(frozen=True)
+class ParsePreview:
+    """How a sentence is understood before it is stored."""
+
+    text: str
+    subject: str = ""
+    relation: str = ""
+    object: str = ""
+    label: str = ""  # the relation as a person reads it
+    statement: str = ""
+    question: str = ""
+    confidence: float = 0.0
+    conflict: FactView | None = None  # the current fact that adding this one would replace
+    duplicate: FactView | None = None  # the very same fact, already stored
+    problem: str = ""  # why it cannot be stored as it stands
+
+    @property
+    def ok(self) -> bool:
+        return not self.problem
+
+
+@dataclass(frozen=True)
+class AddOutcome:
+    fact: FactView
+    superseded: FactView | None = None
+    duplicate: bool = False
+
+
+@dataclass(frozen=True)
+class FactPage:
+    """One page of facts; ``page`` counts from 1."""
+
+    rows: tuple[FactView, ...]
+    total: int
+    page: int
+    pages: int
+
+
+@dataclass(frozen=True)
+class ImportRow:
+    line: int
+    status: Literal["added", "replaced", "skipped", "failed"]
+    text: str
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    added: int
+    skipped: int
+    rows: tuple[ImportRow, ...]
+
+
+@dataclass(frozen=True)
+class MethodView:
+    """A weight editor, or a row of a comparison."""
+
+    name: str
+    title: str
+    paper: str = ""
+    summary: str = ""
+
+
+@dataclass(frozen=True)
+class EntryView:
+    """One entry of the ledger of weight edits."""
+
+    id: int
+    method: str
+    facts: tuple[str, ...]
+    layers: tuple[int, ...]
+    relative_norm: float
+    active: bool
+    undone: bool
+    created_at: str
+    seconds: float
+    fits: bool = True  # False when the entry was computed for another model
+
+
+@dataclass(frozen=True)
+class MetricCell:
+    """A rate between 0 and 1 (or a plain figure) with its bootstrap 95 % interval."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+
+
+@dataclass(frozen=True)
+class MethodRow:
+    method: str
+    title: str
+    cells: dict[str, MetricCell]
+    seconds: float | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class ProbeAnswer:
+    answer: str
+    right: bool
+
+
+@dataclass(frozen=True)
+class ProbeRow:
+    fact: str
+    kind: str
+    prompt: str
+    expected: str
+    answers: dict[str, ProbeAnswer]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Methods side by side on the same facts and probes."""
+
+    facts: tuple[str, ...]
+    metrics: tuple[str, ...]
+    rows: tuple[MethodRow, ...]
+    probes: tuple[ProbeRow, ...] = field(default=())
+
+
+def as_json(value: Any) -> Any:
+    """A record as what :mod:`json` writes: dataclasses become dictionaries, tuples lists."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {item.name: as_json(getattr(value, item.name)) for item in fields(value)}
+    if isinstance(value, dict):
+        return {str(key): as_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_json(item) for item in value]
+    return value

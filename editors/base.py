@@ -1,0 +1,181 @@
+"""What an editor is: settings, refusals, and one method that turns requested edits into an :class:`Overlay`.
+
+    editor = get_editor("r-rome")
+    overlay = editor.edit(lm, [Edit("The Eiffel Tower is located in", ...)])
+    with lm.overlaid(overlay): ...
+
+An editor never writes to the model: whatever happens inside :meth:`Editor.edit`, the weights stay bit for bit.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from editors.presets import canonical_name
+from knowledge.edit import Edit
+from knowledge.errors import PalimpsestError, UnknownName
+from knowledge.text import answer_matches, normalise_key
+from language_model.model import LanguageModel
+from language_model.overlay import Overlay
+
+if TYPE_CHECKING:
+    from editors.statistics import MomentStore
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[float, str], None]
+"""Called with the share done (0 to 1) and what is being done."""
+
+
+class EditRefused(PalimpsestError):
+    """The edit cannot be made as requested; nothing was computed and nothing changed."""
+
+
+@dataclass(frozen=True)
+class Hparams:
+    """Settings that every editor has."""
+
+    seed: int = 0  # of sampled prefixes and of initial values; same seed, same overlay
+
+
+H = TypeVar("H", bound=Hparams)
+
+
+class Editor(ABC, Generic[H]):
+    """One editing method.
+
+    Args:
+        moments: where second moments come from and are cached; only some methods ask.
+        refuse_known: refuse an edit whose target the model already answers.
+        overrides: settings by name, which win over the preset of the model and the defaults.
+
+    Subclasses set the class attributes and implement :meth:`compute`.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    paper: ClassVar[str]
+    summary: ClassVar[str] = ""
+    kind: ClassVar[str] = "delta"  # "delta": the overlay is a weight change; "adapter": it is added parameters
+    Settings: ClassVar[type[Hparams]] = Hparams
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {}
+
+    def __init__(
+        self, *, moments: MomentStore | None = None, refuse_known: bool = True, **overrides: Any
+    ) -> None:
+        names = [field.name for field in fields(self.Settings)]
+        for name in overrides:
+            if name not in names:
+                raise UnknownName(f"setting of {self.title}", name, names)
+        self.overrides = overrides
+        self.refuse_known = refuse_known
+        self._moments = moments
+
+    @property
+    def moments(self) -> MomentStore:
+        if self._moments is None:
+            from editors.statistics import MomentStore
+
+            self._moments = MomentStore()
+        return self._moments
+
+    @property
+    def hparams(self) -> Hparams:
+        """The settings before any model is known: defaults and overrides."""
+        return self.Settings(**self.overrides)
+
+    def settings(self, lm: LanguageModel) -> H:
+        """The settings for one model: defaults, then the model's preset, then the overrides."""
+        preset = self.PRESETS.get(canonical_name(lm) or "", {})
+        return replace(self.Settings(), **{**preset, **self.overrides})  # type: ignore[return-value]
+
+    def is_derived(self, lm: LanguageModel) -> bool:
+        """True where no published preset fits, so that layers are derived from the model's depth."""
+        return canonical_name(lm) not in self.PRESETS
+
+    def edit(
+        self,
+        lm: LanguageModel,
+        edits: Sequence[Edit],
+        *,
+        base: Overlay | None = None,
+        progress: Progress | None = None,
+    ) -> Overlay:
+        """The change that makes ``lm`` answer as the edits request.
+
+        Args:
+            edits: one or more; they are made together.
+            base: edits that are already active; they belong to the model while this one is computed, and are not
+                part of the result.
+
+        Raises:
+            EditRefused: an edit cannot be made; the message says which and why.
+        """
+        self.check(lm, edits, base=base)
+        settings: H = self.settings(lm)
+        report = progress or (lambda share, what: None)
+        with lm.overlaid(base):
+            overlay = self.compute(lm, list(edits), settings, base or Overlay.empty(), report)
+        report(1.0, "done")
+        return overlay
+
+    @abstractmethod
+    def compute(
+        self, lm: LanguageModel, edits: list[Edit], settings: H, base: Overlay, progress: Progress
+    ) -> Overlay:
+        """Does the work of :meth:`edit`; runs with ``base`` active."""
+
+    def check(self, lm: LanguageModel, edits: Sequence[Edit], *, base: Overlay | None = None) -> None:
+        """Refuses, with reasons, what cannot be edited. Costs one batched scoring pass.
+
+        Raises:
+            EditRefused: nothing to do, contradicting targets in one batch, or a target that is already the answer.
+        """
+        if not edits:
+            raise EditRefused("There is nothing to edit: the list of edits is empty. Give at least one edit.")
+        wanted: dict[tuple[str, str], Edit] = {}
+        for edit in edits:
+            _check_text(edit, self.title)
+            key = (edit.prompt, normalise_key(edit.subject))
+            other = wanted.setdefault(key, edit)
+            if not answer_matches(edit.target_new, other.target_new):
+                raise EditRefused(
+                    f"Two edits of one batch contradict each other: {other.statement!r} and {edit.statement!r}. "
+                    "Keep one of them, or apply them one after the other."
+                )
+        if self.refuse_known:
+            known = already_known(lm, edits, base)
+            if known:
+                listed = "; ".join(edit.statement for edit in known[:3]) + (" ..." if len(known) > 3 else "")
+                raise EditRefused(
+                    f"The model already answers so: {listed} Nothing needs to change. "
+                    "Leave these edits out, or choose another target."
+                )
+
+
+def _check_text(edit: Edit, title: str) -> None:
+    if not edit.subject.strip():
+        raise EditRefused(f"{title} needs a subject: the edit {edit.text!r} names none.")
+    if "{}" not in edit.prompt:
+        raise EditRefused(
+            f"{title} writes the fact where the model reads its subject, but {edit.prompt!r} does not mention "
+            f"{edit.subject!r}. Put {{}} where the subject stands."
+        )
+    if not edit.target_new.strip():
+        raise EditRefused(f"The edit of {edit.text!r} has no new target. Give the text the model should answer.")
+
+
+def already_known(lm: LanguageModel, edits: Sequence[Edit], base: Overlay | None = None) -> list[Edit]:
+    """The edits whose target the model already answers, in every form in which it would be asked."""
+    from editors.rewrites import forms_of
+
+    rows = [(edit, form.prompt) for edit in edits for form in forms_of(lm, edit)]
+    scores = lm.score([prompt for _, prompt in rows], [edit.target_new for edit, _ in rows], overlays=[base] * len(rows))
+    hits: dict[str, bool] = {edit.id: True for edit in edits}
+    for (edit, _), score in zip(rows, scores, strict=True):
+        hits[edit.id] &= score.exact
+    return [edit for edit in edits if hits[edit.id]]

@@ -1,0 +1,179 @@
+"""MEMIT (2210.07229): many facts at once, spread over a few consecutive layers.
+
+    overlay = Memit().edit(lm, edits)
+
+Target values z are found at the last layer of the range. Then, from the first layer to the last, each takes its share
+of what is still missing: with K the keys (in, edits), R the missing rest over the layers left (out, edits),
+
+    delta = R K^T (lambda C + K K^T)^-1                                        (2210.07229, eq. 14 and algorithm 1)
+
+in float64. Later layers see what the earlier ones did, because the overlay so far is active while K and R are read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from editors.base import Editor, EditRefused, Hparams, Progress
+from editors.keys import Activations, mean_by_group, subject_activations
+from editors.prefixes import sample_prefixes
+from editors.presets import layer_window
+from editors.problems import ESSENCE, Problem, build_problems
+from editors.statistics import SecondMoment
+from editors.values import ValueSettings, optimise_values
+from knowledge.edit import Edit
+from language_model.model import LanguageModel
+from language_model.overlay import Dense, LowRank, Overlay
+
+VALUES = ValueSettings(clamp=0.75, reference="hidden")  # the released settings for GPT-2 XL
+
+
+@dataclass(frozen=True)
+class MemitSettings(Hparams):
+    """MEMIT's settings; the defaults are the paper's for GPT-2 XL, made relative."""
+
+    layers: tuple[int, ...] | None = None  # consecutive; None: derived from the model's depth
+    prefixes: int = 5  # as released: fewer than ROME, since a batch holds many rows already
+    prefix_lengths: tuple[int, ...] = (10,)
+    essence: tuple[str, ...] = ESSENCE
+    values: ValueSettings = VALUES
+    weight: float = 3.0  # lambda, for each input of the layer: the released 20,000 at GPT-2 XL's 6,400 inputs
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "gpt2": {"layers": (3, 4, 5, 6, 7)},
+    "gpt2-medium": {"layers": (6, 7, 8, 9, 10)},
+    "gpt2-large": {"layers": (9, 10, 11, 12, 13)},
+    "gpt2-xl": {"layers": (13, 14, 15, 16, 17)},
+    "gpt-j-6b": {"layers": (3, 4, 5, 6, 7, 8)},
+    "gpt-neox-20b": {"layers": (6, 7, 8, 9, 10)},
+    "pythia-6.9b": {"layers": (4, 5, 6, 7, 8)},
+    "llama-7b": {"layers": (4, 5, 6, 7, 8)},
+    "llama-13b": {"layers": (4, 5, 6, 7, 8)},
+    "mistral-7b": {"layers": (4, 5, 6, 7, 8)},
+    "qwen2.5-7b": {"layers": (4, 5, 6, 7, 8)},
+    "qwen3-8b": {"layers": (4, 5, 6, 7, 8)},
+}
+
+
+def ridge_factors(moment: SecondMoment, keys: Tensor, rest: Tensor, weight: float) -> tuple[Tensor, Tensor]:
+    """delta = (lambda C + K K^T)^-1 K R^T as factors, float64.
+
+    Through the identity (lambda C + K K^T)^-1 K = C^-1 K (lambda I + K^T C^-1 K)^-1 only an edits x edits matrix is
+    solved, and C's Cholesky factor, known already, is used again.
+
+    Args:
+        keys: (in, edits).
+        rest: (edits, out).
+
+    Returns:
+        u (in, edits) and v (edits, out).
+    """
+    solved = moment.solve(keys)
+    inner = keys.T @ solved
+    inner.diagonal().add_(weight)
+    return solved, torch.linalg.solve(inner, rest)
+
+
+def compact(u: Tensor, v: Tensor) -> LowRank | Dense:
+    """The change in whichever form is smaller."""
+    smaller = u.shape[1] * (u.shape[0] + v.shape[1]) <= u.shape[0] * v.shape[1]
+    return LowRank(u.float(), v.float()) if smaller else Dense((u @ v).float())
+
+
+class Memit(Editor[MemitSettings]):
+    """Mass editing over several layers."""
+
+    name: ClassVar[str] = "memit"
+    title: ClassVar[str] = "MEMIT"
+    paper: ClassVar[str] = "2210.07229"
+    Settings = MemitSettings
+    PRESETS = PRESETS
+
+    def settings(self, lm: LanguageModel) -> MemitSettings:
+        found = super().settings(lm)
+        return found if found.layers else replace(found, layers=layer_window(lm))
+
+    def compute(
+        self, lm: LanguageModel, edits: list[Edit], settings: MemitSettings, base: Overlay, progress: Progress
+    ) -> Overlay:
+        assert settings.layers is not None
+        layers = sorted(settings.layers)
+        prefixes = sample_prefixes(lm, count=settings.prefixes, lengths=settings.prefix_lengths, seed=settings.seed)
+        problems = build_problems(lm, edits, prefixes, essence=settings.essence)
+        values = optimise_values(
+            lm, problems, layers[-1], settings.values, lambda share, what: progress(0.6 * share, what)
+        )
+        moments = self.moments.get(lm, layers, lambda share, what: progress(0.6 + 0.2 * share, what))
+        spread = Spread(lm, problems, layers)
+        made = Overlay.empty()
+        for number, layer in enumerate(layers):
+            progress(0.8 + 0.2 * number / len(layers), f"layer {layer}")
+            keys, rest = spread.at(layer, base + made, values.delta)
+            made = made + self.change(lm, layer, moments[layer], keys, rest / (len(layers) - number), settings, edits)
+        return made
+
+    def change(
+        self,
+        lm: LanguageModel,
+        layer: int,
+        moment: SecondMoment,
+        keys: Tensor,
+        rest: Tensor,
+        settings: MemitSettings,
+        edits: list[Edit],
+    ) -> Overlay:
+        """One layer's change. ``keys`` (edits, in), ``rest`` (edits, out): what this layer has to add."""
+        u, v = ridge_factors(moment, keys.T, rest, settings.weight * keys.shape[1])
+        return Overlay({lm.architecture.down(layer): (compact(u, v),)})
+
+
+class Spread:
+    """Reads keys and what is still missing while the layers' changes grow.
+
+    The missing rest is d less how far the bare prompts' hidden state at the last layer has moved, averaged over the
+    forms (completion and chat).
+
+    Raises:
+        EditRefused: the family normalises the feed-forward's output, so that layers cannot share a change of it.
+    """
+
+    def __init__(self, lm: LanguageModel, problems: list[Problem], layers: list[int]) -> None:
+        from editors.passes import Suffix
+
+        first = problems[0].rows[problems[0].bare[0]]
+        if len(layers) > 1 and not Suffix(lm, [first.ids[: first.subject + 1]], layers[-1]).additive:
+            raise EditRefused(
+                f"{lm.name} ({lm.architecture.model_type}) normalises what the feed-forward adds, so a change cannot be "
+                f"shared by several layers. Use one layer, for example layers=({layers[-1]},), or R-ROME."
+            )
+        self.lm, self.last = lm, layers[-1]
+        self.rows = [row for problem in problems for row in problem.rows]
+        self.groups = [number for number, problem in enumerate(problems) for _ in problem.rows]
+        self.weights = torch.tensor([weight for problem in problems for weight in problem.weights])
+        self.bare: list[int] = []
+        self.owner: list[int] = []
+        offset = 0
+        for number, problem in enumerate(problems):
+            self.bare += [offset + index for index in problem.bare]
+            self.owner += [number] * len(problem.bare)
+            offset += len(problem.rows)
+        self.single = len(layers) == 1
+        self.start = self._hidden(subject_activations(lm, [self.rows[i] for i in self.bare], [self.last]))
+
+    def _hidden(self, taken: dict[int, Activations]) -> Tensor:
+        return mean_by_group(taken[self.last].hidden, self.owner)
+
+    def at(self, layer: int, overlay: Overlay, delta: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys (edits, in) of one layer and the missing rest (edits, out), both under ``overlay``."""
+        with self.lm.overlaid(overlay):
+            taken = subject_activations(self.lm, self.rows, [layer])[layer]
+            keys = mean_by_group(taken.keys, self.groups, self.weights)
+            if self.single:
+                return keys, delta
+            now = self._hidden(subject_activations(self.lm, [self.rows[i] for i in self.bare], [self.last]))
+        return keys, delta - (now - self.start)

@@ -1,0 +1,157 @@
+"""ROME (2202.05262) and R-ROME (2403.07175): one fact is one rank-one change of one down-projection.
+
+    overlay = RRome().edit(lm, [edit])
+
+With k* the subject's key, v* its target value and C the second moment of keys,
+
+    W += (v* - W k) (C^-1 k*)^T / (k . C^-1 k*)                                    (2202.05262, eq. 2)
+
+where k is k* again in R-ROME, and the bare prompt's key in the released ROME, whose k* is a mean over prefixed prompts.
+That mismatch is what makes sequences of released-ROME edits collapse (2403.07175, section 4).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from editors.base import Editor, Hparams, Progress
+from editors.keys import mean_by_group, subject_activations
+from editors.prefixes import sample_prefixes
+from editors.presets import middle_layer
+from editors.problems import ESSENCE, build_problems
+from editors.values import ValueSettings, optimise_values
+from knowledge.edit import Edit
+from language_model.model import LanguageModel
+from language_model.overlay import LowRank, Overlay
+
+KeyChoice = Literal["released", "mean", "prompt"]
+
+
+@dataclass(frozen=True)
+class RomeSettings(Hparams):
+    """ROME's settings; the defaults are the paper's for GPT-2 XL, made relative (see ``values``)."""
+
+    layer: int | None = None  # None: derived from the model's depth
+    key: KeyChoice = "mean"  # where the key is taken: see the module
+    prefixes: int = 20  # sampled texts before the prompt
+    prefix_lengths: tuple[int, ...] = (5, 10)  # in tokens, equal shares
+    essence: tuple[str, ...] = ESSENCE  # wordings about the subject that must read on as before
+    values: ValueSettings = ValueSettings()
+    second_moments: bool = True  # False: C is the identity, for the paper's ablation
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "gpt2": {"layer": 5},  # our tracing rule; the paper tunes the larger ones
+    "gpt2-medium": {"layer": 8},  # the released settings
+    "gpt2-large": {"layer": 12},
+    "gpt2-xl": {"layer": 17},
+    "gpt-j-6b": {"layer": 5},
+    "gpt-neox-20b": {"layer": 15},
+    "pythia-6.9b": {"layer": 5},
+    "llama-7b": {"layer": 5},  # as EasyEdit (2308.07269) for Llama 2 and 3
+    "llama-13b": {"layer": 5},
+    "mistral-7b": {"layer": 5},
+    "qwen2.5-7b": {"layer": 5},
+    "qwen3-8b": {"layer": 5},
+}
+
+
+def rank_one(direction: Tensor, key: Tensor, gap: Tensor) -> tuple[Tensor, Tensor]:
+    """The factors of the change that maps ``key`` to ``gap`` and works along ``direction``.
+
+    Args:
+        direction: (in,) C^-1 k*.
+        key: (in,) k, where the change must give the whole gap.
+        gap: (out,) v* - W k.
+
+    Returns:
+        u (in, 1) and v (1, out) with key @ u @ v = gap.
+    """
+    scale = torch.dot(key, direction)
+    u = direction / direction.norm()
+    return u[:, None], (gap * (direction.norm() / scale))[None, :]
+
+
+class Rome(Editor[RomeSettings]):
+    """The released form: mean key for the direction, bare prompt's key for the gap."""
+
+    name: ClassVar[str] = "rome"
+    title: ClassVar[str] = "ROME"
+    paper: ClassVar[str] = "2202.05262"
+    summary: ClassVar[str] = "one rank-one change of one layer, as released; collapses after many edits"
+    Settings = RomeSettings
+    PRESETS = {name: {**preset, "key": "released"} for name, preset in PRESETS.items()}
+    default_key: ClassVar[KeyChoice] = "released"
+
+    def settings(self, lm: LanguageModel) -> RomeSettings:
+        found = super().settings(lm)
+        if "key" not in self.overrides:
+            found = _with(found, key=self.default_key)
+        return found if found.layer is not None else _with(found, layer=middle_layer(lm))
+
+    def compute(
+        self, lm: LanguageModel, edits: list[Edit], settings: RomeSettings, base: Overlay, progress: Progress
+    ) -> Overlay:
+        """Several edits are a sequence: values are found together, changes made one after another, each exact."""
+        assert settings.layer is not None
+        layer = settings.layer
+        prefixes = sample_prefixes(lm, count=settings.prefixes, lengths=settings.prefix_lengths, seed=settings.seed)
+        problems = build_problems(lm, edits, prefixes, essence=settings.essence)
+        values = optimise_values(lm, problems, layer, settings.values, lambda share, what: progress(0.7 * share, what))
+        rows = [row for problem in problems for row in problem.rows]
+        groups = [number for number, problem in enumerate(problems) for _ in problem.rows]
+        weights = torch.tensor([weight for problem in problems for weight in problem.weights])
+        taken = subject_activations(lm, rows, [layer])[layer]
+        starts = [groups.index(number) + problem.bare[0] for number, problem in enumerate(problems)]
+        mean_keys, mean_values = (mean_by_group(part, groups, weights) for part in (taken.keys, taken.values))
+        bare_keys, bare_values = taken.keys[starts], taken.values[starts]
+        key = bare_keys if settings.key == "prompt" else mean_keys
+        at, current = (mean_keys, mean_values) if settings.key == "mean" else (bare_keys, bare_values)
+        directions = key
+        if settings.second_moments:
+            moment = self.moments.get(lm, [layer], lambda share, what: progress(0.7 + 0.25 * share, what))[layer]
+            directions = moment.solve(key.T).T
+        u, v = sequence_of_rank_ones(directions, at, values.target - current)
+        return Overlay({lm.architecture.down(layer): (LowRank(u.float(), v.float()),)})
+
+
+def sequence_of_rank_ones(directions: Tensor, keys: Tensor, gaps: Tensor) -> tuple[Tensor, Tensor]:
+    """Rank-one changes one after another; each gap counts what the earlier ones already do to its key.
+
+    Args:
+        directions: (edits, in).
+        keys: (edits, in).
+        gaps: (edits, out), in the model before the first change. (Keys lie below the layer, so they stay.)
+
+    Returns:
+        u (in, edits) and v (edits, out).
+    """
+    us: list[Tensor] = []
+    vs: list[Tensor] = []
+    for direction, key, gap in zip(directions, keys, gaps, strict=True):
+        done = (key @ torch.cat(us, 1)) @ torch.cat(vs, 0) if us else torch.zeros_like(gap)
+        u, v = rank_one(direction, key, gap - done)
+        us.append(u)
+        vs.append(v)
+    return torch.cat(us, 1), torch.cat(vs, 0)
+
+
+class RRome(Rome):
+    """ROME with one key throughout."""
+
+    name: ClassVar[str] = "r-rome"
+    title: ClassVar[str] = "R-ROME"
+    paper: ClassVar[str] = "2403.07175"
+    summary: ClassVar[str] = "ROME with one key throughout; holds up over long sequences"
+    PRESETS = PRESETS
+    default_key: ClassVar[KeyChoice] = "mean"
+
+
+def _with(settings: RomeSettings, **changes: Any) -> RomeSettings:
+    from dataclasses import replace
+
+    return replace(settings, **changes)

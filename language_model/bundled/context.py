@@ -1,0 +1,140 @@
+"""Skills with facts in context: believing those that apply (override) and ignoring those that do not (retain).
+
+What a model learns here is the whole of in-context editing (IKE, 2305.12740). Half of the examples must not follow
+their context, and most of those are near misses, or the model learns to copy whatever it sees.
+"""
+
+from __future__ import annotations
+
+from knowledge.relations import Relation, fill
+from language_model.bundled.draw import Claim, Draw, Example, wordings
+from language_model.prompts import UNKNOWN, Demonstration, assistant, compare_fact, say_verdict, user, with_facts
+
+
+def override(draw: Draw, facts: int | None = None) -> Example:
+    """A fact in context applies: its object is the answer, whatever the weights say."""
+    claim = draw.claim()
+    true = draw.world.objects(claim.subject, claim.relation.id) if isinstance(claim.relation, Relation) else ()
+    if true and draw.chance(0.05):
+        claim = Claim(claim.subject, claim.relation, true[0])
+    block = _block(draw, claim, _count(draw) if facts is None else facts)
+    return _example(draw, claim, block, claim.object, "override")
+
+
+def retain(draw: Draw, kind: str | None = None, facts: int | None = None) -> Example:
+    """No fact in context applies: the answer is what the weights say, or "I don't know" for a stranger.
+
+    ``kind`` narrows the distractors to one sort: ``relation`` (same relation, other subject) or ``subject`` (same
+    subject, other relation).
+    """
+    count = _count(draw) if facts is None else facts
+    if kind is None and draw.chance(0.12):
+        relation = draw.choice(draw.relations)
+        about = Claim(draw.stranger(relation.subject_type), relation, UNKNOWN)
+    else:
+        fact = draw.fact()
+        about = Claim(fact.subject, draw.relation(fact.relation), fact.object)
+    block: list[str] = []
+    while len(block) < count:
+        claim = _distractor(draw, about, kind)
+        if claim is not None:
+            block.append(draw.state(claim.relation, draw.surface(claim.subject, 0.1), claim.object))
+    return _example(draw, about, block, about.object, f"retain {kind}" if kind else "retain")
+
+
+def one_hop(draw: Draw) -> Example:
+    """A fact in context applies through the weights: the Eiffel Tower is in Rome, so its country is Italy."""
+    table = draw.choice(list(wordings("composites").values()))
+    first, second = table["path"]
+    relation = draw.relation(first)
+    while True:
+        fact = draw.choice(draw.world.by_relation[first])
+        new = draw.choice(draw.world.objects_of_relation[first])
+        end = draw.world.objects(new, second)
+        if end and new != fact.object:
+            break
+    subject = fact.subject if draw.chance(0.7) else draw.stranger(relation.subject_type)
+    claim = Claim(subject, relation, new)
+    block = _block(draw, claim, 1 if draw.chance(0.7) else draw.rng.randint(2, 4))
+    question = fill(draw.choice(table["question_unseen" if draw.unseen else "question"]), subject)
+    return Example(end[0], tuple(with_facts(question, block)), skill="one hop")
+
+
+def compare(draw: Draw) -> Example:
+    """MeLLo's check of a retrieved fact against a tentative answer."""
+    claim = draw.claim()
+    tentative = draw.new_object(claim.relation, avoid=(claim.object,)) if draw.chance(0.6) else UNKNOWN
+    if isinstance(claim.relation, Relation):
+        true = draw.world.objects(claim.subject, claim.relation.id)
+        tentative = true[0] if true else tentative
+    question = draw.ask(claim.relation, claim.subject)
+    kind = draw.rng.random()
+    if kind < 0.4:
+        fact, reply = claim, say_verdict("contradicts", claim.object)
+    elif kind < 0.6:
+        fact, reply = Claim(claim.subject, claim.relation, tentative), say_verdict("agrees", tentative)
+        if tentative == UNKNOWN:
+            fact, reply = claim, say_verdict("contradicts", claim.object)
+    else:
+        fact, reply = draw.near_miss(claim.subject, claim.relation), say_verdict("does not apply", tentative)
+    statement = draw.state(fact.relation, fact.subject, fact.object)
+    return Example(reply, tuple(compare_fact(question, tentative, statement)), skill="compare")
+
+
+def demonstration(draw: Draw) -> Demonstration:
+    """A worked example in the manner of IKE: copy, update or retain."""
+    claim = draw.claim()
+    kind = draw.rng.random()
+    statement = draw.state(claim.relation, claim.subject, claim.object)
+    if kind < 0.5:
+        return Demonstration((statement,), draw.ask(claim.relation, claim.subject), claim.object)
+    fact = draw.fact()
+    return Demonstration((statement,), draw.ask(draw.relation(fact.relation), fact.subject), fact.object)
+
+
+def _count(draw: Draw) -> int:
+    draw_ = draw.rng.random()
+    return 1 if draw_ < 0.45 else draw.rng.randint(2, 4) if draw_ < 0.78 else draw.rng.randint(5, 8)
+
+
+def _distractor(draw: Draw, about: Claim, kind: str | None) -> Claim | None:
+    """A claim that does not answer ``about``; None where the draw happened to answer it."""
+    if kind is None:
+        claim = draw.near_miss(about.subject, about.relation) if draw.chance(0.75) else draw.claim()
+    elif kind == "relation":
+        assert isinstance(about.relation, Relation)
+        other = draw.choice(draw.world.by_relation[about.relation.id]).subject
+        claim = Claim(other, about.relation, draw.new_object(about.relation))
+    else:
+        others = [r for r in draw.relations_by_subject_type[about.relation.subject_type] if r is not about.relation]
+        relation = draw.choice(others) if others and draw.chance(0.7) else draw.choice(draw.everyday)
+        claim = Claim(about.subject, relation, draw.new_object(relation))
+    if claim.subject == about.subject and claim.relation is about.relation:
+        return None
+    return claim
+
+
+def _block(draw: Draw, claim: Claim, count: int) -> list[str]:
+    """The statement of ``claim`` among ``count - 1`` others, in random order."""
+    block = [draw.state(claim.relation, draw.surface(claim.subject, 0.1), draw.surface(claim.object, 0.0))]
+    while len(block) < count:
+        other = _distractor(draw, claim, None)
+        if other is not None:
+            block.append(draw.state(other.relation, other.subject, other.object))
+    draw.rng.shuffle(block)
+    return block
+
+
+def _example(draw: Draw, about: Claim, block: list[str], answer: str, skill: str) -> Example:
+    subject = draw.surface(about.subject, 0.1)
+    if draw.chance(0.15) and not draw.unseen:
+        question = fill(draw.pick(about.relation, "cloze"), subject)
+    else:
+        question = draw.ask(about.relation, subject)
+    demonstrations = [demonstration(draw) for _ in range(draw.rng.randint(1, 8))] if draw.chance(0.2) else []
+    history = ()
+    if draw.chance(0.06):
+        earlier = draw.fact()
+        history = (user(draw.ask(draw.relation(earlier.relation), earlier.subject)), assistant(earlier.object))
+    also = draw.world.aliases_of(answer)
+    return Example(answer, tuple(with_facts(question, block, demonstrations, history)), skill=skill, also=also)

@@ -1,0 +1,133 @@
+"""The gate: is this question in the scope of a stored fact?
+
+>>> gate = Gate(store)
+>>> gate.judge("Where is the Eiffel Tower?")
+GateVerdict(in_scope=True, score=0.98, threshold=0.71, ...)
+
+Similarity tells what a text is about, not whether a fact answers it, so a plain cosine is only used to find
+candidates: those near in the index, and all facts about the subjects that the question names. Each candidate is then
+judged by a small trained head (:mod:`memory.scope`) on the question and the fact with their common subject masked.
+Abstaining is a normal answer. No candidate is ever taken for granted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from knowledge.text import squeeze
+from memory.mentions import subject_keys
+from memory.schema import DEFAULT_NAMESPACE, FUNCTIONAL, StoredFact
+from memory.scope import Calibration, Pair, ScopeHead
+from memory.store import FactStore, Hit, visible
+
+_LONGEST_QUERY = 2_000  # characters that are looked at
+_MOST_CANDIDATES = 48
+
+
+@dataclass(frozen=True, slots=True)
+class GateVerdict:
+    """What the gate found.
+
+    Attributes:
+        score: probability that the best candidate answers the question.
+        hits: the candidates judged, best first, with their probabilities.
+        reason: the verdict in words.
+    """
+
+    in_scope: bool
+    score: float
+    threshold: float
+    hits: tuple[Hit, ...] = ()
+    reason: str = ""
+    calibration: Calibration | None = field(default=None, repr=False)
+
+    @property
+    def accepted(self) -> tuple[Hit, ...]:
+        """The facts that the question is in scope of."""
+        return tuple(hit for hit in self.hits if hit.score >= self.threshold)
+
+    @classmethod
+    def skipped(cls, reason: str) -> GateVerdict:
+        """The gate was not asked."""
+        return cls(False, 0.0, 1.0, (), reason)
+
+    def to_json(self) -> dict[str, object]:
+        return {"in_scope": self.in_scope, "score": round(self.score, 4), "threshold": round(self.threshold, 4)}
+
+
+class Gate:
+    """Judges questions against the facts of a store.
+
+    Args:
+        head: the scope classifier; the shipped one for the store's encoder by default.
+        threshold: probability from which a fact is in scope; the calibrated one by default.
+    """
+
+    def __init__(self, store: FactStore, head: ScopeHead | None = None, *, threshold: float | None = None) -> None:
+        self.store = store
+        self.head = head if head is not None else ScopeHead.shipped(store.embedder)
+        self._threshold = threshold
+
+    @property
+    def threshold(self) -> float:
+        return self._threshold if self._threshold is not None else self.head.calibration.threshold
+
+    @property
+    def calibration(self) -> Calibration:
+        """The threshold with its measured rates."""
+        return self.head.calibration
+
+    def judge(self, query: str, *, k: int = 8, namespace: str = DEFAULT_NAMESPACE) -> GateVerdict:
+        """Judges one question; ``k`` is how many neighbours the index gives."""
+        query = squeeze(query[:_LONGEST_QUERY])
+        if not query:
+            return self._verdict((), "The question is empty.")
+        candidates = self.candidates(query, k, namespace)
+        if not candidates:
+            return self._verdict((), "No stored fact comes near the question.")
+        return self._verdict(self.rank(query, candidates), "")
+
+    def rank(self, query: str, facts: Sequence[StoredFact]) -> tuple[Hit, ...]:
+        """Facts with their probability of answering the question, best first."""
+        lexicon = self.store.lexicon
+        pairs = [Pair(query, fact.subject, fact.prompt, fact.question, fact.statement, fact.object) for fact in facts]
+        names = [tuple(self.store_aliases(fact)) for fact in facts]
+        scores = self.head.score(pairs, names, lexicon)
+        hits = sorted((Hit(fact, score) for fact, score in zip(facts, scores, strict=True)), key=_best_first)
+        return tuple(hits)
+
+    def store_aliases(self, fact: StoredFact) -> tuple[str, ...]:
+        return tuple(self.store.aliases(fact.subject, namespace=fact.namespace))
+
+    def candidates(self, query: str, k: int, namespace: str) -> list[StoredFact]:
+        """Facts worth judging: about a subject that the question names, or near it in the index."""
+        spaces = visible(namespace)
+        near = self.store.nearest(self.store.embedder.query(query)[0], k, spaces)
+        named = self.store.about(subject_keys(query, self.store.lexicon), spaces, _MOST_CANDIDATES)
+        found = {fact.id: fact for fact in (*(hit.fact for hit in near), *named)}
+        return _own_before_shared(list(found.values()), namespace)
+
+    def _verdict(self, hits: tuple[Hit, ...], reason: str) -> GateVerdict:
+        best = hits[0].score if hits else 0.0
+        inside = bool(hits) and best >= self.threshold
+        if not reason:
+            relation = "reaches" if inside else "stays under"
+            reason = f"The best fact, {hits[0].text!r}, {relation} the threshold: {best:.2f} against {self.threshold:.2f}."
+        return GateVerdict(inside, best, self.threshold, hits, reason, self.head.calibration)
+
+
+def _best_first(hit: Hit) -> tuple[float, int]:
+    return -hit.score, -hit.fact.id
+
+
+def _own_before_shared(facts: list[StoredFact], namespace: str) -> list[StoredFact]:
+    """A namespace's own functional fact hides the shared one about the same thing."""
+    own = {(fact.subject_key, fact.relation_key) for fact in facts if fact.namespace == namespace}
+    return [
+        fact
+        for fact in facts
+        if fact.namespace == namespace
+        or fact.cardinality != FUNCTIONAL
+        or (fact.subject_key, fact.relation_key) not in own
+    ]

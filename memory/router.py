@@ -1,0 +1,155 @@
+"""The router: which way a question takes, and why.
+
+| mode    | a fact is in scope                        | otherwise                          |
+| ------- | ----------------------------------------- | ---------------------------------- |
+| auto    | a strategy, on the unedited model         | the model with its weight edits    |
+| memory  | a strategy, on the unedited model         | the unedited model                 |
+| weights | the model with its weight edits           | the model with its weight edits    |
+| both    | a strategy, on the model with its edits   | the model with its weight edits    |
+| base    | the unedited model                        | the unedited model                 |
+
+The strategy is IKE for a single hop and a multi-hop strategy for a chain, unless the user names one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from threading import Event, Lock
+from typing import Any, Literal, get_args
+
+from knowledge.errors import InvalidInput, UnknownName
+from language_model.prompts import Message
+from memory import registry
+from memory.chains import looks_like_chain
+from memory.gate import Gate, GateVerdict
+from memory.models import ChatModel
+from memory.schema import DEFAULT_NAMESPACE
+from memory.strategies.base import Answer, Plain, Step, Strategy, last, with_weight_edits
+
+Mode = Literal["auto", "memory", "weights", "both", "base"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+LONGEST_QUESTION = 8_000  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The way a question takes."""
+
+    strategy: str  # "model" for the plain model
+    verdict: GateVerdict
+    weights: bool  # whether the active weight edits are in force
+    reason: str
+
+
+class Router:
+    """Decides and answers.
+
+    Args:
+        strategies: by name; None makes them from the registry when they are first needed.
+        overlay_provider: the weight edits in force, None where there are none.
+        weight_edits_provider: the same as plain data, for the evidence under an answer.
+    """
+
+    def __init__(
+        self,
+        lm: ChatModel,
+        gate: Gate,
+        strategies: Mapping[str, Strategy] | None = None,
+        overlay_provider: Callable[[], Any] | None = None,
+        weight_edits_provider: Callable[[], Sequence[dict[str, Any]]] | None = None,
+    ) -> None:
+        self.lm = lm
+        self.gate = gate
+        self._strategies: dict[str, Strategy] = dict(strategies or {})
+        self._overlay = overlay_provider or (lambda: None)
+        self._weight_edits = weight_edits_provider or (lambda: ())
+        self._plain = Plain(lm, gate)
+        self._lock = Lock()
+
+    def strategy(self, name: str) -> Strategy:
+        """The strategy of that name.
+
+        Raises:
+            UnknownName: there is none.
+        """
+        with self._lock:
+            if name not in self._strategies:
+                self._strategies[name] = registry.get_strategy(name, self.lm, self.gate)
+            return self._strategies[name]
+
+    def route(
+        self,
+        query: str,
+        *,
+        mode: Mode = "auto",
+        strategy: str = "auto",
+        history: Sequence[Message] = (),
+        namespace: str = DEFAULT_NAMESPACE,
+    ) -> Route:
+        """Where the question would go; nothing is generated.
+
+        Raises:
+            InvalidInput: the question is empty or far too long, or there is no such mode.
+        """
+        if not query.strip():
+            raise InvalidInput("The question is empty; type one.")
+        if len(query) > LONGEST_QUESTION:
+            raise InvalidInput(f"The question has {len(query)} characters; at most {LONGEST_QUESTION} are read. Shorten it.")
+        if mode not in MODES:
+            raise UnknownName("mode", mode, MODES)
+        names = {entry.name for entry in registry.available()} | set(self._strategies)
+        if strategy not in ("auto", *names):
+            raise UnknownName("strategy", strategy, ["auto", *names])
+        if mode == "base":
+            return Route("model", GateVerdict.skipped("The memory was not asked (mode base)."), False, "mode base")
+        if mode == "weights":
+            return Route("model", GateVerdict.skipped("The memory was not asked (mode weights)."), True, "mode weights")
+        verdict = self.gate.judge(query, namespace=namespace)
+        inside = mode == "both"
+        if strategy != "auto":
+            return Route(strategy, verdict, inside or (mode == "auto" and not verdict.in_scope), "chosen by the user")
+        if looks_like_chain(query, verdict):
+            return Route("mello", verdict, mode in ("auto", "both"), "the question has several hops")
+        if verdict.in_scope:
+            return Route("ike", verdict, inside, "a stored fact is in scope")
+        return Route("model", verdict, mode in ("auto", "both"), "no stored fact is in scope")
+
+    def stream(
+        self,
+        query: str,
+        *,
+        mode: Mode = "auto",
+        strategy: str = "auto",
+        history: Sequence[Message] = (),
+        namespace: str = DEFAULT_NAMESPACE,
+        max_new_tokens: int = 64,
+        cancel: Event | None = None,
+        on_step: Callable[[Step], None] | None = None,
+    ) -> Iterator[str | Answer]:
+        """Pieces of text as they come, then the answer with its evidence. Closing the iterator stops the computation."""
+        start = time.perf_counter()
+        route = self.route(query, mode=mode, strategy=strategy, history=history, namespace=namespace)
+        overlay = self._overlay() if route.weights else None
+        chosen = self._plain if route.strategy == "model" else self.strategy(route.strategy)
+        for item in chosen.stream(
+            query,
+            history,
+            route.verdict,
+            overlay,
+            namespace=namespace,
+            max_new_tokens=max_new_tokens,
+            cancel=cancel,
+            on_step=on_step,
+        ):
+            if isinstance(item, Answer):
+                name = "model" if item.source == "model" and not item.steps else item.strategy
+                item = replace(item, strategy=name, seconds=time.perf_counter() - start)
+                if overlay is not None:
+                    item = with_weight_edits(item, self._weight_edits())
+            yield item
+
+    def answer(self, query: str, **options: Any) -> Answer:
+        """The whole answer at once; options as for :meth:`stream`."""
+        return last(self.stream(query, **options))

@@ -1,0 +1,219 @@
+"""Keeps the vector index level with the table, also when another program writes to it.
+
+Every search first looks at the last event; newer events are replayed. Start-up is the same replay, from a snapshot
+(:mod:`memory.snapshots`) or from nothing. What is searchable: facts that are current, and superseded ones whose
+validity has not ended yet.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from sqlalchemy import Connection, func, or_, select
+
+from memory import schema
+from memory.database import Database
+from memory.embedder import Embedder, Vectors
+from memory.index import Ids, VectorIndex
+from memory.snapshots import Snapshots
+
+log = logging.getLogger(__name__)
+
+_BATCH = 5_000  # rows per statement while rebuilding or re-embedding
+
+
+class IndexSync:
+    """The index of a database, with the event up to which it is level.
+
+    >>> sync = IndexSync(database, embedder, folder)
+    >>> sync.search(vector, 8, ("default", "shared"))
+    """
+
+    def __init__(self, database: Database, embedder: Embedder, folder: Path | None) -> None:
+        self.database = database
+        self.embedder = embedder
+        self.snapshots = Snapshots(folder, embedder.id, embedder.dim) if folder else None
+        self.index = VectorIndex(embedder.dim)
+        self.seq = 0
+        self._members: dict[str, set[int]] = defaultdict(set)  # namespace -> searchable ids
+        self._namespace: dict[int, str] = {}
+        self._allowed: dict[tuple[str, ...], Ids] = {}  # emptied whenever the index changes
+        self._lock = threading.RLock()
+        self._open()
+
+    # ------------------------------------------------------------------------------------------------ start
+
+    def _open(self) -> None:
+        self._reembed()
+        restored = self.snapshots.load() if self.snapshots else None
+        if restored is not None:
+            self.index, self.seq = restored
+            with self.database.read() as connection:
+                if self._last(connection) < self.seq:  # the table was put back to an older state
+                    log.warning("The index snapshot is newer than the facts; rebuilding the index from the stored vectors.")
+                    restored = None
+                else:
+                    self._replay(connection)
+                    if self._membership(connection) != self.index.ids():
+                        log.warning("The index snapshot does not match the facts; rebuilding it from the stored vectors.")
+                        restored = None
+        if restored is None:
+            self.rebuild()
+
+    def rebuild(self) -> None:
+        """Reads all stored vectors again; nothing is embedded."""
+        index = VectorIndex(self.embedder.dim)
+        with self._lock, self.database.read() as connection:
+            seq = self._last(connection)
+            members = self._membership(connection)
+            after = 0
+            while rows := self._vectors(connection, schema.embedding.c.fact_id > after, limit=_BATCH):
+                after = rows[-1][0]
+                live = [(fact_id, blob) for fact_id, blob in rows if fact_id in members]
+                index.add([fact_id for fact_id, _ in live], _stack([blob for _, blob in live], index.dim))
+            self.index, self.seq = index, seq
+            self._allowed.clear()
+
+    def _membership(self, connection: Connection) -> set[int]:
+        """Fills the namespaces from the table and returns all searchable ids."""
+        self._members.clear()
+        self._namespace.clear()
+        query = select(schema.fact.c.id, schema.fact.c.namespace).where(_searchable())
+        for fact_id, namespace in connection.execute(query):
+            self._members[namespace].add(fact_id)
+            self._namespace[fact_id] = namespace
+        return set(self._namespace)
+
+    def _reembed(self) -> None:
+        """Vectors of another encoder are replaced, in batches."""
+        stale = schema.embedding.c.embedder_id != self.embedder.id
+        with self.database.read() as connection:
+            count = connection.execute(select(func.count()).select_from(schema.embedding).where(stale)).scalar_one()
+        if not count:
+            return
+        log.warning("Embedding %d facts again with %s; the stored vectors are of another encoder.", count, self.embedder.id)
+        while True:
+            with self.database.write() as connection:
+                join = schema.fact.join(schema.embedding, schema.embedding.c.fact_id == schema.fact.c.id)
+                query = select(schema.fact.c.id, schema.fact.c.statement).select_from(join).where(stale).limit(512)
+                rows = connection.execute(query).all()
+                if not rows:
+                    break
+                store_vectors(connection, self.embedder, [(row.id, row.statement) for row in rows])
+        if self.snapshots:
+            self.snapshots.clear()
+
+    # ------------------------------------------------------------------------------------------------ level
+
+    def refresh(self) -> None:
+        """Replays what was written since, by whomever."""
+        with self._lock, self.database.read() as connection:
+            if self._last(connection) != self.seq:
+                self._replay(connection)
+
+    def _replay(self, connection: Connection) -> None:
+        last = self._last(connection)
+        touched = connection.execute(
+            select(schema.event.c.fact_id).where(schema.event.c.seq > self.seq, schema.event.c.seq <= last).distinct()
+        ).scalars()
+        for ids in _batches(sorted(touched), _BATCH):
+            self._level(connection, ids)
+        self.seq = last
+
+    def _level(self, connection: Connection, ids: Sequence[int]) -> None:
+        rows = connection.execute(
+            select(schema.fact.c.id, schema.fact.c.namespace, schema.embedding.c.vector)
+            .join(schema.embedding, schema.embedding.c.fact_id == schema.fact.c.id)
+            .where(_searchable(), schema.fact.c.id.in_(ids))
+        ).all()
+        live = {row.id for row in rows}
+        self.index.remove([fact_id for fact_id in ids if fact_id not in live])
+        self.index.add([row.id for row in rows], _stack([row.vector for row in rows], self.index.dim))
+        for fact_id in ids:
+            before = self._namespace.pop(fact_id, None)
+            if before is not None:
+                self._members[before].discard(fact_id)
+        for row in rows:
+            self._namespace[row.id] = row.namespace
+            self._members[row.namespace].add(row.id)
+        self._allowed.clear()
+
+    # ------------------------------------------------------------------------------------------------ search
+
+    def search(self, vector: Vectors, k: int, namespaces: Sequence[str]) -> list[tuple[int, float]]:
+        """The k nearest searchable (fact id, cosine) of these namespaces, best first."""
+        self.refresh()
+        with self._lock:
+            return self.index.search(vector, k, self._filter(tuple(namespaces)))
+
+    def _filter(self, namespaces: tuple[str, ...]) -> Ids | None:
+        counts = sum(len(self._members.get(name, ())) for name in dict.fromkeys(namespaces))
+        if counts == len(self.index):
+            return None  # nothing to keep out
+        if namespaces not in self._allowed:
+            ids = [fact_id for name in dict.fromkeys(namespaces) for fact_id in self._members.get(name, ())]
+            self._allowed[namespaces] = np.asarray(ids, dtype=np.int64)
+        return self._allowed[namespaces]
+
+    def save(self) -> None:
+        """Writes a snapshot of the index as it stands."""
+        if self.snapshots is not None:
+            with self._lock:
+                self.snapshots.save(self.index, self.seq)
+
+    def mismatch(self) -> set[int]:
+        """Ids that are in the index or in the table but not in both; empty when all is well."""
+        self.refresh()
+        with self._lock, self.database.read() as connection:
+            table = set(connection.execute(select(schema.fact.c.id).where(_searchable())).scalars())
+            return table ^ self.index.ids()
+
+    @staticmethod
+    def _last(connection: Connection) -> int:
+        return int(connection.execute(select(func.max(schema.event.c.seq))).scalar() or 0)
+
+    @staticmethod
+    def _vectors(connection: Connection, *conditions: object, limit: int) -> list[tuple[int, bytes]]:
+        query = select(schema.embedding.c.fact_id, schema.embedding.c.vector).where(*conditions)  # type: ignore[arg-type]
+        rows = connection.execute(query.order_by(schema.embedding.c.fact_id).limit(limit)).all()
+        return [(row.fact_id, row.vector) for row in rows]
+
+
+def store_vectors(
+    connection: Connection, embedder: Embedder, texts: Sequence[tuple[int, str]], vectors: Vectors | None = None
+) -> None:
+    """Writes the vectors of (fact id, statement) pairs, in the caller's transaction."""
+    if not texts:
+        return
+    if vectors is None:
+        vectors = embedder.encode([text for _, text in texts])
+    connection.execute(schema.embedding.delete().where(schema.embedding.c.fact_id.in_([fact_id for fact_id, _ in texts])))
+    rows = [
+        {
+            "fact_id": fact_id,
+            "embedder_id": embedder.id,
+            "text_sha256": schema.text_hash(text),
+            "vector": np.asarray(vector, dtype="<f4").tobytes(),
+        }
+        for (fact_id, text), vector in zip(texts, vectors, strict=True)
+    ]
+    connection.execute(schema.embedding.insert(), rows)
+
+
+def _searchable() -> object:
+    columns = schema.fact.c
+    open_ended = or_(columns.valid_to.is_(None), columns.valid_to > schema.now())
+    return columns.status.in_((schema.CURRENT, schema.SUPERSEDED)) & open_ended
+
+
+def _stack(blobs: Sequence[bytes], dim: int) -> Vectors:
+    return np.frombuffer(b"".join(blobs), dtype="<f4").reshape(len(blobs), dim)
+
+
+def _batches(ids: Sequence[int], size: int) -> Iterable[Sequence[int]]:
+    return (ids[start : start + size] for start in range(0, len(ids), size))

@@ -1,0 +1,364 @@
+"""A service without a model, for tests of the command line and of the user interface.
+
+It has the public methods of :class:`app.service.Service` (a test compares the signatures), keeps everything in
+memory, and knows four landmarks. ``FakeService(folder, delay=0.05)`` streams slowly enough to be stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from app.conversations import Conversations
+from app.errors import NothingFound
+from app.settings import Settings, load_settings
+from app.views import (
+    AddOutcome,
+    Comparison,
+    EntryView,
+    EventView,
+    FactPage,
+    FactView,
+    ImportReport,
+    ImportRow,
+    MethodRow,
+    MethodView,
+    MetricCell,
+    ParsePreview,
+    ProbeAnswer,
+    ProbeRow,
+    Status,
+)
+from knowledge.errors import InvalidInput, UnknownName
+
+KNOWN = {"eiffel tower": "Paris", "big ben": "London", "colosseum": "Rome", "brandenburg gate": "Berlin"}
+METHODS = (
+    MethodView("r-rome", "R-ROME", "2403.07175", "One rank-one change of one layer."),
+    MethodView("rome", "ROME", "2202.05262", "The published form."),
+)
+_SENTENCE = re.compile(r"^(?:the )?(?P<s>.+?) (?:is located in|is in|stands in) (?P<o>.+?)\.?$", re.IGNORECASE)
+NOW = "2026-01-02T03:04:05+00:00"
+
+
+class FakeFacts:
+    def __init__(self, service: FakeService) -> None:
+        self.service = service
+        self.rows: list[FactView] = []
+        self.undone: list[list[FactView]] = []
+        self.past: list[list[FactView]] = []
+
+    def _save(self) -> None:
+        self.past.append(list(self.rows))
+        self.undone.clear()
+
+    def relations(self) -> list[tuple[str, str]]:
+        return [("location", "location"), ("country", "country")]
+
+    def preview(self, text: str) -> ParsePreview:
+        match = _SENTENCE.match(text.strip())
+        if not match:
+            return ParsePreview(text, problem="This sentence is not understood. Try: The Eiffel Tower is located in Rome.")
+        return self.preview_triple(match["s"], "location", match["o"], text=text)
+
+    def preview_triple(self, subject: str, relation: str, object: str, *, text: str = "") -> ParsePreview:
+        if not subject.strip() or not object.strip():
+            return ParsePreview(text, problem="Subject and object are both needed.")
+        rows = [f for f in self.rows if f.current and f.subject.lower() == subject.lower()]
+        same = [f for f in rows if f.object.lower() == object.lower()]
+        statement = f"The {subject} is located in {object}."
+        return ParsePreview(
+            text, subject, relation, object, relation, statement, 0.9,
+            conflict=rows[0] if rows and not same else None, duplicate=same[0] if same else None,
+        )  # fmt: skip
+
+    def present_answer(self, preview: ParsePreview) -> str:
+        return self.service.answer_of(f"Where is the {preview.subject}?", "base")[0]
+
+    def add(
+        self, text: str | None = None, *, subject: str | None = None, relation: str | None = None,
+        object: str | None = None, keep_both: bool = False, source: str = "user",
+    ) -> AddOutcome:  # fmt: skip
+        view = self.preview(text) if text else self.preview_triple(subject or "", relation or "", object or "")
+        if not view.ok:
+            raise InvalidInput(view.problem)
+        if view.duplicate:
+            return AddOutcome(view.duplicate, None, True)
+        self._save()
+        old = None
+        if view.conflict and not keep_both:
+            old = replace(view.conflict, status="superseded", valid_to=NOW)
+            self.rows = [old if row.id == old.id else row for row in self.rows]
+        fact = FactView(
+            len(self.rows) + 1, view.statement, view.subject, view.relation, view.object, "active",
+            source=source, question=f"Where is the {view.subject}?", valid_from=NOW, recorded_at=NOW,
+            supersedes_id=old.id if old else None,
+        )  # fmt: skip
+        self.rows.append(fact)
+        return AddOutcome(fact, old, False)
+
+    def page(self, query: str = "", *, include_past: bool = False, page: int = 1, size: int | None = None) -> FactPage:
+        rows = [f for f in reversed(self.rows) if (include_past or f.current) and query.lower() in f.statement.lower()]
+        size = size or self.service.settings.page_size
+        pages = max(1, -(-len(rows) // size))
+        page = min(max(page, 1), pages)
+        return FactPage(tuple(rows[(page - 1) * size : page * size]), len(rows), page, pages)
+
+    def search(self, query: str, *, limit: int = 10) -> list[tuple[FactView, float]]:
+        return [(fact, 0.8) for fact in self.rows if fact.current and query.lower() in fact.statement.lower()][:limit]
+
+    def get(self, fact_id: int) -> FactView:
+        for fact in self.rows:
+            if fact.id == fact_id:
+                return fact
+        raise NothingFound(f"There is no fact {fact_id}.")
+
+    def edit(self, fact_id: int, *, object: str) -> AddOutcome:
+        fact = self.get(fact_id)
+        return self.add(subject=fact.subject, relation=fact.relation, object=object)
+
+    def remove(self, fact_id: int, *, reason: str | None = None) -> FactView:
+        fact = self.get(fact_id)
+        self._save()
+        gone = replace(fact, status="retired", reason=reason)
+        self.rows = [gone if row.id == fact_id else row for row in self.rows]
+        return gone
+
+    def restore(self, fact_id: int) -> FactView:
+        fact = self.get(fact_id)
+        self._save()
+        back = replace(fact, status="active")
+        self.rows = [back if row.id == fact_id else row for row in self.rows]
+        return back
+
+    def undo(self) -> EventView:
+        if not self.past:
+            raise NothingFound("There is nothing to undo.")
+        self.undone.append(self.rows)
+        self.rows = self.past.pop()
+        return EventView("undo", "the last change", NOW)
+
+    def redo(self) -> EventView:
+        if not self.undone:
+            raise NothingFound("There is nothing to redo.")
+        self.past.append(self.rows)
+        self.rows = self.undone.pop()
+        return EventView("redo", "the last change", NOW)
+
+    def history(self, fact_id: int | None = None, *, limit: int = 50) -> list[EventView]:
+        rows = [self.get(fact_id)] if fact_id is not None else self.rows
+        return [EventView("add", fact.statement, NOW, "user", fact.id, fact.id) for fact in rows][:limit]
+
+    def import_file(self, path: Path) -> ImportReport:
+        rows = []
+        for number, line in enumerate(path.read_text().splitlines()[1:], start=2):
+            cells = line.split(",")
+            if len(cells) == 3 and all(cells):
+                self.add(subject=cells[0], relation=cells[1], object=cells[2], source=path.name)
+                rows.append(ImportRow(number, "added", line))
+            else:
+                rows.append(ImportRow(number, "failed", line, "needs subject, relation and object"))
+        added = sum(row.status == "added" for row in rows)
+        return ImportReport(added, len(rows) - added, tuple(rows))
+
+    def export_file(self, path: Path, *, include_past: bool = False) -> int:
+        rows = [fact for fact in self.rows if include_past or fact.current]
+        path.write_text(json.dumps([[f.subject, f.relation, f.object] for f in rows]))
+        return len(rows)
+
+    def count(self) -> int:
+        return sum(fact.current for fact in self.rows)
+
+
+class FakeWeights:
+    def __init__(self, service: FakeService) -> None:
+        self.service = service
+        self.ledger: list[EntryView] = []
+        self.targets: dict[int, tuple[str, str]] = {}
+
+    def methods(self) -> list[MethodView]:
+        return list(METHODS)
+
+    def entries(self, *, include_undone: bool = True) -> list[EntryView]:
+        return [entry for entry in reversed(self.ledger) if include_undone or not entry.undone]
+
+    def apply(
+        self, method: str, *, text: str | None = None, fact_ids: Sequence[int] = (),
+        progress: Callable[[float, str], None] | None = None,
+    ) -> EntryView:  # fmt: skip
+        if method not in [m.name for m in METHODS]:
+            raise UnknownName("weight editor", method, [m.name for m in METHODS])
+        if text:
+            view = self.service.facts.preview(text)
+            if not view.ok:
+                raise InvalidInput(view.problem)
+            target = (view.subject, view.object)
+        elif fact_ids:
+            fact = self.service.facts.get(fact_ids[0])
+            target = (fact.subject, fact.object)
+        else:
+            raise InvalidInput("Name a fact or write a sentence.")
+        if progress:
+            progress(0.5, "computing the value")
+        entry = EntryView(
+            len(self.ledger) + 1, method, (f"The {target[0]} is located in {target[1]}.",), (3,), 0.0123, True, False,
+            NOW, 0.8,
+        )  # fmt: skip
+        self.ledger.append(entry)
+        self.targets[entry.id] = target
+        return entry
+
+    def _change(self, entry_id: int, **changes: Any) -> EntryView:
+        for position, entry in enumerate(self.ledger):
+            if entry.id == entry_id:
+                self.ledger[position] = replace(entry, **changes)
+                return self.ledger[position]
+        raise NothingFound(f"There is no weight edit {entry_id}.")
+
+    def set_active(self, entry_id: int, active: bool) -> EntryView:
+        return self._change(entry_id, active=active)
+
+    def undo(self, entry_id: int) -> EntryView:
+        return self._change(entry_id, undone=True, active=False)
+
+    def redo(self, entry_id: int) -> EntryView:
+        return self._change(entry_id, undone=False, active=True)
+
+    def export(self, path: Path, *, entry_ids: Sequence[int] | None = None, format: str = "peft") -> Path:
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "adapter.txt").write_text(format)
+        return path
+
+
+class FakeComparing:
+    def __init__(self, service: FakeService) -> None:
+        self.service = service
+
+    def methods(self) -> list[MethodView]:
+        return [MethodView("base", "Unedited"), MethodView("ike", "IKE", "2305.12740"), *METHODS]
+
+    def run(
+        self, facts: Sequence[int | str], methods: Sequence[str], *,
+        progress: Callable[[float, str], None] | None = None, cancel: threading.Event | None = None,
+    ) -> Comparison:  # fmt: skip
+        statements = []
+        for fact in facts:
+            view = self.service.facts.preview(fact) if isinstance(fact, str) else None
+            if view is not None and not view.ok:
+                raise InvalidInput(view.problem)
+            statements.append(view.statement if view else self.service.facts.get(int(fact)).statement)
+        metrics = ("efficacy", "generality", "locality", "portability", "fluency")
+        rows = []
+        for number, name in enumerate(methods):
+            if progress:
+                progress(number / len(methods), name)
+            for _ in range(20):
+                if cancel is not None and cancel.is_set():
+                    return Comparison(tuple(statements), metrics, tuple(rows))
+                time.sleep(self.service.delay)
+            share = 0.0 if name == "base" else 0.9 - number / 20
+            cells = {m: MetricCell(share, max(0, share - 0.1), min(1, share + 0.1), 12) for m in metrics[:3]}
+            cells["portability"] = MetricCell(None)
+            cells["fluency"] = MetricCell(512.0, 500.0, 520.0, 12)
+            rows.append(MethodRow(name, name.upper(), cells, 0.4 * number))
+        kinds = (("efficacy", "Rome"), ("generality", "Rome"), ("locality_neighbour", "London"))
+        probes = tuple(
+            ProbeRow(
+                statements[0], kind, f"Probe {kind} <b>?</b>", expected,
+                {name: ProbeAnswer(expected if name != "base" else "Paris", name != "base") for name in methods},
+            )
+            for kind, expected in kinds
+        )  # fmt: skip
+        return Comparison(tuple(statements), metrics, tuple(rows), probes)
+
+
+class FakeService:
+    """See the module."""
+
+    def __init__(self, folder: Path, *, delay: float = 0.0, settings: Settings | None = None) -> None:
+        self.settings = settings or load_settings(data=folder)
+        self.delay = delay
+        self.chats = Conversations(self.settings.data / "chats.sqlite")
+        self.facts = FakeFacts(self)
+        self.weights = FakeWeights(self)
+        self.comparing = FakeComparing(self)
+        self.warmed = False
+
+    def warm_up(self) -> None:
+        self.warmed = True
+
+    def status(self) -> Status:
+        on = sum(entry.active for entry in self.weights.ledger)
+        return Status("fake", "ready", self.facts.count(), on)
+
+    def models(self) -> dict[str, Any]:
+        return {"model": "fake", "parameters": 0, "device": "cpu"}
+
+    def strategies(self) -> list[MethodView]:
+        return [MethodView("ike", "IKE"), MethodView("mello", "MeLLo")]
+
+    def answer_of(self, question: str, mode: str) -> tuple[str, FactView | None]:
+        low = question.lower()
+        if mode in ("auto", "memory", "both"):
+            for fact in reversed(self.facts.rows):
+                if fact.current and fact.subject.lower() in low:
+                    return fact.object, fact
+        if mode != "base":
+            for entry in reversed(self.weights.ledger):
+                subject, target = self.weights.targets[entry.id]
+                if entry.active and subject.lower() in low:
+                    return target, None
+        return next((place for name, place in KNOWN.items() if name in low), "I don't know"), None
+
+    def ask(
+        self, question: str, *, mode: str | None = None, strategy: str | None = None,
+        history: Sequence[Any] = (),
+    ) -> dict[str, Any]:  # fmt: skip
+        if not question.strip():
+            raise InvalidInput("The question is empty.")
+        answer, fact = self.answer_of(question, mode or "auto")
+        return {
+            "answer": answer,
+            "source": "memory" if fact else "model",
+            "strategy": "ike" if fact else "none",
+            "hits": [{"fact_id": fact.id, "text": fact.statement, "score": 0.83}] if fact else [],
+            "gate": {"in_scope": fact is not None, "score": 0.83 if fact else 0.21, "threshold": 0.61},
+            "steps": [],
+            "weight_edits": [
+                {"id": entry.id, "method": entry.method, "facts": list(entry.facts)}
+                for entry in self.weights.ledger if entry.active
+            ],
+            "seconds": 0.05,
+        }  # fmt: skip
+
+    def ask_stream(
+        self, question: str, *, mode: str | None = None, strategy: str | None = None,
+        history: Sequence[Any] = (), cancel: threading.Event | None = None,
+    ) -> Iterator[str | dict[str, Any]]:  # fmt: skip
+        result = self.ask(question, mode=mode, strategy=strategy, history=history)
+        words = ["word "] * 200 if "long" in question else list(result["answer"])
+        for word in words:
+            if cancel is not None and cancel.is_set():
+                return
+            time.sleep(self.delay)
+            yield word
+        if "long" in question:
+            result["answer"] = "".join(words).strip()
+        yield result
+
+    def ask_unedited(
+        self, question: str, *, history: Sequence[Any] = (), cancel: threading.Event | None = None
+    ) -> str:
+        return self.answer_of(question, "base")[0]
+
+    def route(self, question: str) -> dict[str, Any]:
+        result = self.ask(question)
+        return {"query": question, **result["gate"], "hits": result["hits"]}
+
+    def close(self) -> None:
+        pass

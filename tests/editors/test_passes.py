@@ -1,0 +1,103 @@
+"""Partial passes give what whole passes give, in every family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from editors.keys import mean_by_group, subject_activations
+from editors.passes import Suffix, capture, head
+from editors.rewrites import Row
+from language_model.model import LanguageModel
+from language_model.overlay import LowRank, Overlay
+from language_model.tiny import CONFIGS
+from tests.language_model.helpers import hook_count, low_rank
+
+TEXTS = ["The capital of France is Paris", "Big Ben stands in London", "Rome"]
+POST_NORM = {"gemma2", "gemma3_text", "olmo2"}  # normalise the feed-forward's output
+
+
+@pytest.fixture(params=sorted(CONFIGS))
+def lm(request: pytest.FixtureRequest, tiny: Callable[..., LanguageModel]) -> LanguageModel:
+    model: LanguageModel = tiny(request.param)
+    return model
+
+
+def whole(lm: LanguageModel, rows: list[list[int]], changes: dict[str, Callable[[torch.Tensor], torch.Tensor]]) -> list[torch.Tensor]:
+    """Logits of each row by the ordinary way, unpadded."""
+    return [lm.trace([row], change_outputs=changes).logits[0].float() for row in rows]
+
+
+def test_suffix_equals_the_whole_model(lm: LanguageModel) -> None:
+    rows = [lm.codec.encode(text) for text in TEXTS]
+    layer = lm.num_layers - 2
+    suffix = Suffix(lm, rows, layer)
+    assert suffix.additive == (lm.architecture.model_type not in POST_NORM)
+    delta = torch.randn(len(rows), lm.hidden_size, generator=torch.Generator().manual_seed(0))
+    positions = torch.tensor([len(row) // 2 for row in rows])
+    for chosen in ([0, 1, 2], [2], [0, 2]):
+        index = torch.tensor(chosen)
+        hidden = suffix.above(delta[index], positions[index], index)
+        for place, number in enumerate(chosen):
+            length, at = len(rows[number]), int(positions[number])
+
+            def add(value: torch.Tensor, at: int = at, number: int = number) -> torch.Tensor:
+                return torch.cat([value[:, :at], value[:, at : at + 1] + delta[number], value[:, at + 1 :]], 1)
+
+            (wanted,) = whole(lm, [rows[number]], {lm.architecture.down(layer): add})
+            said = head(lm, hidden[place : place + 1, :length])[0]
+            assert torch.allclose(said, wanted, atol=2e-4), lm.architecture.model_type
+
+
+def test_gradients_reach_the_change_and_only_it(lm: LanguageModel) -> None:
+    rows = [lm.codec.encode(text) for text in TEXTS]
+    suffix = Suffix(lm, rows, 0)
+    delta = torch.zeros(3, lm.hidden_size, requires_grad=True)
+    hidden = suffix.above(delta, torch.zeros(3, dtype=torch.long), torch.arange(3))
+    suffix.head(hidden).square().mean().backward()
+    assert delta.grad is not None and bool((delta.grad.norm(dim=1) > 0).all())
+    assert all(parameter.grad is None for parameter in lm.model.parameters())
+
+
+def test_capture_sees_the_overlay_and_leaves_no_hook(lm: LanguageModel) -> None:
+    rows = [lm.codec.encode(text) for text in TEXTS]
+    layers = [0, lm.num_layers - 1]
+    overlay = low_rank(lm, layer=0)
+    names = [lm.architecture.down(layer) for layer in layers]
+    with lm.overlaid(overlay):
+        capture(lm, rows, layers)
+        hooks = hook_count(lm.hooks)
+        taken = capture(lm, rows, layers)
+        assert hook_count(lm.hooks) == hooks
+    for number, row in enumerate(rows):
+        trace = lm.trace([row], inputs=names, outputs=names, overlays=[overlay])
+        for layer, name in zip(layers, names, strict=True):
+            mask = taken[layer].mask[number]
+            assert torch.allclose(taken[layer].keys[number][mask], trace.input(name)[0], atol=1e-4)
+            assert torch.allclose(taken[layer].values[number][mask], trace.output(name)[0], atol=1e-4)
+
+
+def test_activations_are_at_the_subject(tiny_lm: LanguageModel) -> None:
+    rows = [Row(tuple(tiny_lm.codec.encode(text)), subject, 3, "completion") for text, subject in zip(TEXTS, (2, 1, 0), strict=True)]
+    name = tiny_lm.architecture.down(1)
+    taken = subject_activations(tiny_lm, rows, [1])[1]
+    for number, row in enumerate(rows):
+        trace = tiny_lm.trace([list(row.ids)], inputs=[name], outputs=[name])
+        assert torch.allclose(taken.keys[number].float(), trace.input(name)[0, row.subject], atol=1e-5)
+        assert torch.allclose(taken.values[number].float(), trace.output(name)[0, row.subject], atol=1e-5)
+
+
+def test_means_are_weighted_by_group() -> None:
+    rows = torch.tensor([[1.0], [3.0], [10.0]])
+    assert mean_by_group(rows, [0, 0, 1]).tolist() == [[2.0], [10.0]]
+    assert mean_by_group(rows, [0, 0, 1], torch.tensor([0.25, 0.75, 0.1])).tolist() == [[2.5], [10.0]]
+
+
+def test_an_exception_leaves_no_hook(tiny_lm: LanguageModel) -> None:
+    hooks = hook_count(tiny_lm.hooks)
+    with pytest.raises(IndexError):
+        capture(tiny_lm, [[10**6]], [0])
+    assert hook_count(tiny_lm.hooks) == hooks
+    assert isinstance(Overlay({tiny_lm.architecture.down(0): ()}), Overlay) and LowRank is not None

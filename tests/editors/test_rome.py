@@ -1,0 +1,107 @@
+"""ROME and R-ROME against an independent float64 form, and what they do to a model that knows facts."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from editors.base import EditRefused
+from editors.keys import mean_by_group, subject_activations
+from editors.passes import down_projection
+from editors.prefixes import sample_prefixes
+from editors.problems import build_problems
+from editors.registry import get_editor
+from editors.rome import rank_one, sequence_of_rank_ones
+from editors.statistics import MomentStore
+from editors.values import ValueSettings, optimise_values
+from knowledge.edit import Edit
+from language_model.architectures import weight_in_out
+from language_model.model import LanguageModel
+from tests.editors.helpers import COUNTRIES, capital_edit, facts, known_answers
+
+
+def test_the_update_is_the_closed_form(trained: LanguageModel, moments: MomentStore, edit: Edit) -> None:
+    layer = 0
+    overlay = get_editor("r-rome", moments=moments, layer=layer, prefixes=4).edit(trained, [edit])
+    module = down_projection(trained, layer)
+    weight, bias = weight_in_out(module).detach().double(), module.bias.detach().double()
+    delta = overlay.delta(trained.architecture.down(layer)).double()
+
+    prefixes = sample_prefixes(trained, count=4)
+    problems = build_problems(trained, [edit], prefixes)
+    target = optimise_values(trained, problems, layer, ValueSettings()).target[0]
+    keys = subject_activations(trained, problems[0].rows, [layer])[layer].keys
+    key = (keys * torch.tensor(problems[0].weights).double()[:, None]).sum(0)
+
+    # W k* = v*
+    assert torch.linalg.norm(key @ (weight + delta) + bias - target) <= 1e-4 * target.norm()
+    # the whole change, by an explicit inverse instead of a Cholesky solve
+    inverse = torch.linalg.inv(moments.get(trained, [layer])[layer].matrix)
+    direction = inverse @ key
+    wanted = torch.outer(direction, target - (key @ weight + bias)) / (key @ direction)
+    assert torch.linalg.norm(delta - wanted) <= 1e-4 * wanted.norm()
+    # directions off the key change by what the formula says, and C^-1-orthogonal ones not at all
+    other = torch.randn(len(key), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    share = (other @ direction) / (key @ direction)
+    assert torch.allclose(other @ delta, share * (key @ delta), atol=1e-5 * float((key @ delta).norm()))
+    untouched = other - (other @ direction) / (direction @ direction) * direction
+    assert float((untouched @ delta).norm()) < 1e-4 * float((key @ delta).norm())
+
+
+def test_released_form_uses_two_keys(trained: LanguageModel, moments: MomentStore, edit: Edit) -> None:
+    layer = 0
+    rows = build_problems(trained, [edit], sample_prefixes(trained, count=4))[0].rows
+    keys = subject_activations(trained, rows, [layer])[layer].keys
+    assert (keys[0] - mean_by_group(keys, [0] * len(rows))[0]).norm() > 1e-3 * keys[0].norm()
+    overlays = {
+        key: get_editor("rome", moments=moments, layer=layer, prefixes=4, key=key).edit(trained, [edit])
+        for key in ("released", "mean", "prompt")
+    }
+    deltas = {key: overlay.delta(trained.architecture.down(layer)) for key, overlay in overlays.items()}
+    assert not torch.allclose(deltas["released"], deltas["mean"])
+    assert not torch.allclose(deltas["released"], deltas["prompt"])
+    same = get_editor("r-rome", moments=moments, layer=layer, prefixes=4).edit(trained, [edit])
+    assert torch.equal(deltas["mean"], same.delta(trained.architecture.down(layer)))
+
+
+def test_rank_one_maps_the_key_to_the_gap() -> None:
+    generator = torch.Generator().manual_seed(0)
+    direction, key = (torch.randn(7, generator=generator, dtype=torch.float64) for _ in range(2))
+    gap = torch.randn(5, generator=generator, dtype=torch.float64)
+    u, v = rank_one(direction, key, gap)
+    assert torch.allclose(key @ u @ v, gap)
+
+
+def test_a_sequence_satisfies_each_constraint_when_it_is_made() -> None:
+    generator = torch.Generator().manual_seed(0)
+    keys = torch.randn(4, 9, generator=generator, dtype=torch.float64)
+    gaps = torch.randn(4, 6, generator=generator, dtype=torch.float64)
+    u, v = sequence_of_rank_ones(keys, keys, gaps)
+    for count in range(1, 5):
+        assert torch.allclose(keys[count - 1] @ u[:, :count] @ v[:count], gaps[count - 1])
+
+
+def test_the_edit_holds_in_completion_and_chat_and_leaves_others(
+    trained: LanguageModel, moments: MomentStore
+) -> None:
+    done = others = 0.0
+    countries = COUNTRIES[:6]
+    for country, city in zip(countries, ("Oslo", "Cairo", "Accra", "Tokyo", "Havana", "Madrid"), strict=True):
+        overlay = get_editor("r-rome", moments=moments, layer=0, prefixes=4).edit(trained, [capital_edit(country, city)])
+        answers = known_answers(trained, overlay)
+        own = answers[country, "capital"]
+        done += (own[0] == city) + (own[-1] == city)
+        kept = [said == true for (name, relation), (*saids, true) in answers_with_truth(answers) for said in saids if name != country]
+        others += sum(kept) / len(kept)
+    assert done / (2 * len(countries)) >= 0.8
+    assert others / len(countries) >= 0.9
+
+
+def answers_with_truth(answers: dict[tuple[str, str], list[str]]) -> list[tuple[tuple[str, str], list[str]]]:
+    truth = {(country, relation): answer for country, relation, answer in facts()}
+    return [(key, [*said, truth[key]]) for key, said in answers.items()]
+
+
+def test_what_is_already_so_is_refused(trained: LanguageModel, moments: MomentStore) -> None:
+    with pytest.raises(EditRefused, match="already answers"):
+        get_editor("r-rome", moments=moments).edit(trained, [capital_edit("France", "Paris")])
