@@ -48,11 +48,8 @@ def _csv_rows(text: str) -> Iterator[Row]:
     lines = text.splitlines(keepends=True)
     if not lines:
         return
-    try:
-        dialect: Any = csv.Sniffer().sniff("".join(lines[:5]), delimiters=",;\t")
-    except csv.Error:
-        dialect = csv.excel
-    reader = csv.reader(lines, dialect)
+    delimiter = max((",", ";", "\t"), key=lines[0].count)
+    reader = csv.reader(lines, delimiter=delimiter)
     try:
         head = [_name(cell) for cell in next(reader)]
         if "text" not in head and not {"subject", "object"} <= set(head):

@@ -127,7 +127,9 @@ class Suffix:
 
     Attributes:
         input, hidden: (batch, time, hidden), what goes into and comes out of the edited block, without any change.
+        read: (batch, time, in), what its feed-forward reads (for OPT, which has no module of it: the keys).
         keys, values: (batch, time, in) and (batch, time, out) of its down-projection.
+        mask: (batch, time) bool, False at padding.
         additive: a change of the down-projection's output reaches the block's output as it is.
     """
 
@@ -151,6 +153,9 @@ class Suffix:
         def after_block(_module: nn.Module, _inputs: Any, _kwargs: Any, output: Any) -> None:
             taken["hidden"] = hidden_of(output).clone()
 
+        def before_mlp(_module: nn.Module, inputs: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
+            taken["read"] = (inputs[0] if inputs else kwargs["hidden_states"]).reshape(*mask.shape, -1).clone()
+
         def after_down(_module: nn.Module, inputs: tuple[Tensor, ...], _kwargs: Any, output: Tensor) -> None:
             taken["keys"] = inputs[0].reshape(*mask.shape, -1)
             taken["values"] = output.reshape(*mask.shape, -1).clone()
@@ -159,8 +164,10 @@ class Suffix:
             (block(lm, index), "before", before(index)) for index in range(layer, lm.num_layers)
         ]
         points += [(block(lm, layer), "after", after_block), (down_projection(lm, layer), "after", after_down)]
+        points.append((lm.module(lm.architecture.mlp(layer)), "before", before_mlp))
         with hooked(*points), torch.no_grad(), suppress(_Enough):
             lm.run_model(input_ids=ids, use_cache=False)
+        self.mask, self.read = mask, taken["read"]
         self.input, self.hidden = taken["input"], taken["hidden"]
         self.keys, self.values = taken["keys"], taken["values"]
         self.additive = self._is_additive()
@@ -171,27 +178,22 @@ class Suffix:
         True for most families; not where the feed-forward's output is normalised or scaled first (Gemma 2, OPT-350m).
         """
         generator = torch.Generator().manual_seed(0)
-        nudge = torch.randn(self.values.shape[-1], generator=generator).to(self.values)
-        nudge = nudge * self.values[0, 0].float().norm() / nudge.float().norm()
-        first = torch.zeros(1, dtype=torch.long, device=self.hidden.device)
+        nudge = torch.zeros_like(self.values[:1])
+        nudge[0, 0] = torch.randn(nudge.shape[-1], generator=generator).to(nudge)
+        nudge *= self.values[0, 0].float().norm() / nudge.float().norm()
         with torch.no_grad():
-            changed = self._edited_block(nudge.expand(1, 1, -1), first, first)
-        wanted = self.hidden[0, 0] + nudge
-        gap = (changed[0, 0] - wanted).float().norm() / nudge.float().norm().clamp_min(1e-12)
-        return bool(gap < (1e-3 if self.hidden.dtype == torch.float32 else 0.1))
+            changed = self._edited_block(nudge, torch.zeros(1, dtype=torch.long, device=nudge.device))
+        gap = (changed[0, 0] - self.hidden[0, 0] - nudge[0, 0]).float().norm()
+        return bool(gap < (1e-3 if nudge.dtype == torch.float32 else 0.1) * nudge.float().norm())
 
-    def _edited_block(self, delta: Tensor, positions: Tensor, rows: Tensor) -> Tensor:
-        """The edited block run again with ``delta`` (rows, 1, out) added at ``positions`` of its down-projection."""
-        hidden = self.input[rows]
-        index = torch.arange(hidden.shape[0], device=hidden.device)
+    def _edited_block(self, change: Tensor, rows: Tensor) -> Tensor:
+        """The edited block run again with ``change`` (rows, time, out) added to its down-projection's output."""
 
         def add(_module: nn.Module, _inputs: Any, _kwargs: Any, output: Tensor) -> Tensor:
-            shaped = output.reshape(hidden.shape[0], hidden.shape[1], -1).clone()
-            shaped[index, positions] = shaped[index, positions] + delta[:, 0].to(shaped)
-            return shaped.reshape(output.shape)
+            return output + change.to(output).reshape(output.shape)
 
         with hooked((down_projection(self.lm, self.layer), "after", add)):
-            return self._run(hidden, self.layer, rows)
+            return self._run(self.input[rows], self.layer, rows)
 
     def _run(self, hidden: Tensor, index: int, rows: Tensor) -> Tensor:
         arguments, kwargs = self._calls[index]
@@ -215,12 +217,13 @@ class Suffix:
         Returns:
             (rows, time, hidden); gradients flow to ``delta``.
         """
-        if self.additive:
-            hidden = self.hidden[rows].clone()
-            index = torch.arange(len(rows), device=hidden.device)
-            hidden[index, positions] = hidden[index, positions] + delta.to(hidden)
-        else:
-            hidden = self._edited_block(delta[:, None], positions, rows)
+        index = torch.arange(len(rows), device=rows.device)
+        change = torch.zeros_like(self.values[rows])
+        return self.with_change(change.index_put((index, positions), delta.to(change)), rows)
+
+    def with_change(self, change: Tensor, rows: Tensor) -> Tensor:
+        """The hidden state under the final norm with ``change`` (rows, time, out) added to the down-projection's output."""
+        hidden = self.hidden[rows] + change.to(self.hidden) if self.additive else self._edited_block(change, rows)
         for index in range(self.layer + 1, self.lm.num_layers):
             hidden = self._run(hidden, index, rows)
         return hidden

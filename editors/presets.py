@@ -49,7 +49,7 @@ def middle_layer(lm: LanguageModel) -> int:
     measurements on models of 6 layers favour layer 3.
     """
     layers = lm.num_layers
-    return min(layers - 1, layers // 2 if layers <= 12 else round(0.3 * layers))
+    return max(0, min(layers - 2, layers // 2 if layers <= 12 else round(0.3 * layers)))
 
 
 def layer_window(lm: LanguageModel, *, ends_at: int | None = None) -> tuple[int, ...]:

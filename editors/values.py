@@ -19,6 +19,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from editors.base import EditRefused
 from editors.passes import Suffix
 from editors.problems import Problem
 from editors.rewrites import Row
@@ -68,7 +69,16 @@ def optimise_values(
     settings: ValueSettings,
     progress: Callable[[float, str], None] | None = None,
 ) -> Values:
-    """Values of all edits at one layer, with the overlay that is active."""
+    """Values of all edits at one layer, with the overlay that is active.
+
+    Raises:
+        EditRefused: nothing above the layer could read what is changed there.
+    """
+    if not 0 <= layer < lm.num_layers - 1:
+        raise EditRefused(
+            f"Layer {layer} cannot be edited: {lm.name} has layers 0 to {lm.num_layers - 1}, and what is written at the "
+            f"subject has to be read by a later layer. Choose a layer from 0 to {lm.num_layers - 2}."
+        )
     parts: list[Values] = []
     order = sorted(range(len(problems)), key=lambda index: max(len(row.ids) for row in problems[index].rows))
     done = 0

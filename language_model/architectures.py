@@ -152,11 +152,8 @@ ARCHITECTURES: dict[str, Architecture] = {
         # Phi-3 keeps gate and up in one matrix.
         _row("phi3", "model.layers.{}", "mlp.down_proj", ("mlp.gate_up_proj",), ("self_attn", "o_proj"), _MODEL_AROUND),
         _row("starcoder2", "model.layers.{}", "mlp.c_proj", ("mlp.c_fc",), ("self_attn", "o_proj"), _MODEL_AROUND),
-        *map(
-            _llama_like,
-            ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "olmo", "olmo2", "smollm3")
-            + ("stablelm", "granite", "cohere"),
-        ),
+        *map(_llama_like, ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text")),
+        *map(_llama_like, ("olmo", "olmo2", "smollm3", "stablelm", "granite", "cohere")),
     )
 }
 

@@ -55,7 +55,7 @@ def load_pretrained(
         raise _explain(error, name_or_path, local_files_only) from error
     if tokenizer is None:
         raise ModelUnusable(f"The model {name_or_path!r} has no tokenizer; add tokenizer.json to its folder.")
-    model.to(place).eval().requires_grad_(False)  # type: ignore[arg-type]
+    model.to(place).eval().requires_grad_(False)
     log.info("loaded %s (%s) on %s as %s", name_or_path, config.model_type, place, model.dtype)
     return model, tokenizer
 

@@ -68,7 +68,7 @@ def load_overlay(path: Path) -> Overlay:
         parts: dict[str, tuple[Part, ...]] = {}
         for row in json.loads(header["parts"]):
             own = {key[len(row["prefix"]) :]: t for key, t in tensors.items() if key.startswith(row["prefix"])}
-            parts[row["module"]] = parts.get(row["module"], ()) + (_build(row, own),)
+            parts[row["module"]] = (*parts.get(row["module"], ()), _build(row, own))
     except FileNotFoundError as error:
         raise OverlayUnreadable(
             f"There is no overlay file {path}. The edit that it held has to be applied again."

@@ -6,7 +6,7 @@ a fact. The world's relations and aliases come from ``knowledge``; a word that i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -37,18 +37,21 @@ class Wording:
 class Lexicon:
     """Relations by id or label, aliases of entities; both may be empty."""
 
-    def __init__(self, relations: Mapping[str, Relation], aliases: Mapping[str, str]) -> None:
+    def __init__(
+        self, relations: Mapping[str, Relation], aliases: Mapping[str, str], entities: Iterable[str] = ()
+    ) -> None:
         self.relations = dict(relations)
         self._by_name: dict[str, Relation] = {}
         for relation in relations.values():
             for name in (relation.label, relation.id.replace("_", " "), relation.id):
                 self._by_name.setdefault(normalise_key(name), relation)
-        canonical = {normalise_key(name) for name in aliases.values()}
+        canonical = {normalise_key(name) for name in (*aliases.values(), *entities)}
         self._aliases = {
             normalise_key(alias): normalise_key(name)
             for alias, name in aliases.items()
             if normalise_key(alias) not in canonical  # a name that is an entity of its own is never read as an alias
         }
+        self.entities = frozenset(canonical | set(self._aliases))  # keys of all names known
         self._names: dict[str, list[str]] = {}
         for alias, name in aliases.items():
             self._names.setdefault(normalise_key(name), []).append(alias)
@@ -59,7 +62,8 @@ class Lexicon:
         from knowledge.world import load_world
 
         world = load_world()
-        return cls(world.relations, world.aliases)
+        names = {name for names in world.entities.values() for name in names} | {fact.object for fact in world.facts}
+        return cls(world.relations, world.aliases, names)
 
     def relation(self, name: str | None) -> Relation | None:
         return None if name is None else self._by_name.get(normalise_key(name))

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -18,7 +18,7 @@ _WORD = re.compile(r"\S+")
 _EDGE = "\"'“”‘’`()[]{}<>.,;:!?…-–—*_"
 _POSSESSIVE = re.compile(r"(?:'s|’s|'|’)$", re.IGNORECASE)
 _LONGEST = 12  # words of the longest name that is looked for
-_NEAR = 0.5  # trigram similarity from which a name counts as nearly mentioned
+LAST_WORD = 0.7  # quality of the last word of a name standing alone
 # Words that are names now and then, but nearly always not; alone they count only with a capital inside a sentence.
 _COMMON = frozenset(
     "a an and are as at be by can did do does for from had has have he her him his how i if in into is it its me my of "
@@ -33,7 +33,7 @@ class Span:
 
     start: int
     end: int
-    quality: float  # 1 for the very name or an alias of it, else trigram similarity
+    quality: float  # 1 for the very name or an alias of it, less for a typo or a part of it
     extended: bool = False  # a capitalised word next to it may belong to a longer, different name
 
     def mask(self, text: str, filler: str) -> str:
@@ -85,47 +85,86 @@ def subject_keys(text: str, lexicon: Lexicon) -> list[str]:
     return [*keys, *dict.fromkeys(aliases[key] for key in keys if key in aliases)]
 
 
-def locate(text: str, name: str, aliases: Sequence[str] = ()) -> Span | None:
+def locate(text: str, name: str, aliases: Sequence[str] = (), known: Collection[str] = ()) -> Span | None:
     """The best mention of a name (or of one of its other names), None where there is none.
+
+    Args:
+        known: keys of other entities; a part of a longer known name is no mention ("Virginia" in "West Virginia"),
+            and neither is a known name that only looks like this one ("Austria", "Australia").
 
     >>> locate("Who wrote hamlet?", "Hamlet")
     Span(start=10, end=16, quality=1.0, extended=False)
     """
     grams = _grams(text)
+    keys = list(dict.fromkeys(normalise_key(each) for each in (name, *aliases)))
+    others = [span for key, span in grams.items() if key in known and key not in keys]
     best: tuple[int, int] | None = None
-    for key in dict.fromkeys(normalise_key(each) for each in (name, *aliases)):
+    for key in keys:
         span = grams.get(key)
-        if span and (best is None or span[1] - span[0] > best[1] - best[0]):
+        if span is None or any(other[0] <= span[0] and span[1] <= other[1] and other != span for other in others):
+            continue
+        if best is None or span[1] - span[0] > best[1] - best[0]:
             best = span
     if best is not None:
         return Span(best[0], best[1], 1.0, _extended(text, *best))
-    return _nearly(text, name)
+    return _nearly(text, keys[0], others)
 
 
-def _nearly(text: str, name: str) -> Span | None:
-    """A window of the text that looks like the name: a typo, or most of its words."""
-    key = normalise_key(name)
-    wanted = _trigrams(key)
+def _nearly(text: str, key: str, others: Sequence[tuple[int, int]]) -> Span | None:
+    """A window of the text that is the name with a typo, or its last word alone ("Einstein")."""
     size = len(key.split())
     words = _words(text)
     best: Span | None = None
-    for length in range(1, min(size + 1, len(words)) + 1):
+    for length in range(max(1, size - 1), min(size + 1, len(words)) + 1):
         for first in range(len(words) - length + 1):
             start, end = words[first].start, words[first + length - 1].end
-            raw = _POSSESSIVE.sub("", text[start:end])
-            if length == 1 and raw.lower() in _COMMON:
+            if any(start < other[1] and other[0] < end for other in others):
                 continue
-            given = _trigrams(normalise_key(raw))
-            quality = 2 * len(wanted & given) / (len(wanted) + len(given))
-            if quality >= _NEAR and (best is None or quality > best.quality):
-                best = Span(start, start + len(raw), min(quality, 0.99), _extended(text, start, start + len(raw)))
-    return best
+            raw = _POSSESSIVE.sub("", text[start:end])
+            quality = _likeness(normalise_key(raw), key)
+            if quality and (best is None or quality > best.quality):
+                best = Span(start, start + len(raw), quality, _extended(text, start, start + len(raw)))
+    return best or _last_word(text, key, others)
 
 
-@lru_cache(maxsize=8192)
-def _trigrams(key: str) -> frozenset[str]:
-    padded = f"  {key} "
-    return frozenset(padded[at : at + 3] for at in range(len(padded) - 2))
+def _last_word(text: str, key: str, others: Sequence[tuple[int, int]]) -> Span | None:
+    parts = key.split()
+    if len(parts) not in (2, 3) or len(parts[-1]) < 5 or not key.replace(" ", "").isalpha():
+        return None
+    for word in _words(text):
+        raw = _POSSESSIVE.sub("", word.text)
+        end = word.start + len(raw)
+        if raw.casefold() != parts[-1] or not raw[0].isupper() or _extended(text, word.start, end):
+            continue
+        if not any(word.start < other[1] and other[0] < end for other in others):
+            return Span(word.start, end, LAST_WORD)
+    return None
+
+
+def _likeness(given: str, wanted: str) -> float:
+    """0.9 for one slip of the pen in a name of 5 letters or more, 0.8 for two in one of 12 or more, else 0."""
+    length = len(wanted)
+    allowed = 0 if length < 5 else 1 if length < 12 else 2
+    if abs(len(given) - length) > allowed or not given or given[0] != wanted[0]:
+        return 0.0
+    distance = _distance(given, wanted, allowed)
+    return 1 - 0.1 * distance if distance <= allowed else 0.0
+
+
+def _distance(first: str, second: str, most: int) -> int:
+    """Edit distance with neighbours swapped counting as one; anything over ``most`` is ``most + 1``."""
+    before: list[int] = []
+    row = list(range(len(second) + 1))
+    for i, a in enumerate(first, start=1):
+        before, last, row = row, before, [i]
+        for j, b in enumerate(second, start=1):
+            cost = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (a != b))
+            if i > 1 and j > 1 and a == second[j - 2] and first[i - 2] == b:
+                cost = min(cost, last[j - 2] + 1)
+            row.append(cost)
+        if min(row) > most:
+            return most + 1
+    return row[-1]
 
 
 def _extended(text: str, start: int, end: int) -> bool:
@@ -133,9 +172,8 @@ def _extended(text: str, start: int, end: int) -> bool:
     words = _words(text)
     for number, word in enumerate(words):
         if word.end <= start:
-            gap = text[word.end : start]
             near = number + 1 < len(words) and words[number + 1].start >= start
-            if near and number > 0 and gap.isspace() and _capitalised(word.text):
+            if near and number > 0 and text[word.end : start].isspace() and _capitalised(word.text):
                 return True
         elif word.start >= end:
             return text[end : word.start].isspace() and _capitalised(word.text)

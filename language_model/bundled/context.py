@@ -94,7 +94,7 @@ def demonstration(draw: Draw) -> Demonstration:
 
 def _count(draw: Draw) -> int:
     draw_ = draw.rng.random()
-    return 1 if draw_ < 0.45 else draw.rng.randint(2, 4) if draw_ < 0.78 else draw.rng.randint(5, 8)
+    return 1 if draw_ < 0.55 else draw.rng.randint(2, 4) if draw_ < 0.83 else draw.rng.randint(5, 8)
 
 
 def _distractor(draw: Draw, about: Claim, kind: str | None) -> Claim | None:
@@ -131,7 +131,7 @@ def _example(draw: Draw, about: Claim, block: list[str], answer: str, skill: str
         question = fill(draw.pick(about.relation, "cloze"), subject)
     else:
         question = draw.ask(about.relation, subject)
-    demonstrations = [demonstration(draw) for _ in range(draw.rng.randint(1, 8))] if draw.chance(0.2) else []
+    demonstrations = [demonstration(draw) for _ in range(draw.rng.randint(1, 8))] if draw.chance(0.12) else []
     history = ()
     if draw.chance(0.06):
         earlier = draw.fact()

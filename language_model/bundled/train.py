@@ -309,7 +309,8 @@ class Trainer:
             tensors[f"second.{index}"] = state["exp_avg_sq"] if state else torch.zeros_like(master)
         save_file(tensors, self.folder / "checkpoint.tmp")
         (self.folder / "checkpoint.tmp").replace(self.folder / "checkpoint.safetensors")
-        state_now = {"step": self.step, "tokens": self.tokens, "seconds": self.seconds, "preset": self.name, **asdict(self.preset)}
+        counters = {"step": self.step, "tokens": self.tokens, "seconds": self.seconds}
+        state_now = {**counters, "preset": {"name": self.name, **asdict(self.preset)}}
         (self.folder / "state.json").write_text(json.dumps(state_now, indent=1))
         self.model.save_pretrained(str(self.folder / "model"))
         self.tokenizer.save_pretrained(str(self.folder / "model"))

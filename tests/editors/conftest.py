@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from editors.statistics import MomentStore
@@ -11,9 +13,9 @@ from tests.editors.helpers import capital_edit, corpus, train_tiny
 
 
 @pytest.fixture(scope="session")
-def trained() -> LanguageModel:
+def trained(pytestconfig: pytest.Config) -> LanguageModel:
     """GPT-2 of 4 layers x 64 that knows 24 facts in completions and chats."""
-    return train_tiny()
+    return train_tiny(Path(pytestconfig.cache.mkdir("tiny-trained")))
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
 
@@ -12,10 +10,15 @@ from editors.memit import compact, ridge_factors
 from editors.passes import down_projection
 from editors.registry import get_editor
 from editors.statistics import MomentStore, SecondMoment
+from editors.values import ValueSettings
 from language_model.architectures import weight_in_out
 from language_model.model import LanguageModel
 from language_model.overlay import Dense, LowRank
+from language_model.tiny import tiny_model
 from tests.editors.helpers import CAPITALS, COUNTRIES, capital_edit, corpus, known_answers
+
+
+FIRM = ValueSettings(clamp=4.0, steps=50, reference="hidden")
 
 
 def random_moment(width: int, generator: torch.Generator) -> SecondMoment:
@@ -44,7 +47,7 @@ def test_factors_take_the_smaller_form() -> None:
     assert isinstance(compact(torch.zeros(20, 9), torch.zeros(9, 10)), Dense)
 
 
-def test_one_layer_without_a_penalty_meets_the_target(trained: LanguageModel, moments: MomentStore) -> None:
+def test_one_layer_without_a_penalty_meets_the_target(tiny_chat_lm: LanguageModel, moments: MomentStore) -> None:
     """With lambda near nought and one layer MEMIT is an exact constraint: K^T delta = d."""
     from editors.keys import mean_by_group, subject_activations
     from editors.memit import VALUES
@@ -53,30 +56,30 @@ def test_one_layer_without_a_penalty_meets_the_target(trained: LanguageModel, mo
     from editors.values import optimise_values
 
     edits = [capital_edit("France", "Oslo"), capital_edit("Peru", "Tokyo")]
-    overlay = get_editor("memit", moments=moments, layers=(1,), weight=1e-9).edit(trained, edits)
-    problems = build_problems(trained, edits, sample_prefixes(trained, count=5, lengths=(10,)))
+    overlay = get_editor("memit", moments=moments, layers=(0,), weight=1e-9).edit(tiny_chat_lm, edits)
+    problems = build_problems(tiny_chat_lm, edits, sample_prefixes(tiny_chat_lm, count=5, lengths=(10,)))
     rows = [row for problem in problems for row in problem.rows]
     groups = [number for number, problem in enumerate(problems) for _ in problem.rows]
     weights = torch.tensor([weight for problem in problems for weight in problem.weights])
-    keys = mean_by_group(subject_activations(trained, rows, [1])[1].keys, groups, weights)
-    delta = overlay.delta(trained.architecture.down(1))
-    assert delta is not None and delta.shape == weight_in_out(down_projection(trained, 1)).shape
-    wanted = optimise_values(trained, problems, 1, VALUES).delta
+    keys = mean_by_group(subject_activations(tiny_chat_lm, rows, [0])[0].keys, groups, weights)
+    delta = overlay.delta(tiny_chat_lm.architecture.down(0))
+    assert delta is not None and delta.shape == weight_in_out(down_projection(tiny_chat_lm, 0)).shape
+    wanted = optimise_values(tiny_chat_lm, problems, 0, VALUES).delta
     assert (keys @ delta.double() - wanted).norm() < 1e-3 * wanted.norm()
 
 
 def test_a_batch_of_edits_holds(trained: LanguageModel, moments: MomentStore) -> None:
     edits = [capital_edit(country, CAPITALS[(index + 5) % 12]) for index, country in enumerate(COUNTRIES[:6])]
-    overlay = get_editor("memit", moments=moments, layers=(0, 1)).edit(trained, edits)
+    overlay = get_editor("memit", moments=moments, layers=(0,), weight=0.01, values=FIRM).edit(trained, edits)
     answers = known_answers(trained, overlay)
     done = [said == edit.target_new for edit in edits for said in answers[edit.subject, "capital"][::2]]
     assert sum(done) / len(done) >= 0.7
 
 
-def test_families_that_normalise_the_output_are_refused_for_several_layers(tiny: Callable[..., LanguageModel]) -> None:
-    lm = tiny("gemma2")
+def test_families_that_normalise_the_output_are_refused_for_several_layers() -> None:
     store = MomentStore(corpus=corpus())
+    lm = tiny_model("gemma2", seed=3, num_hidden_layers=3)
     editor = get_editor("memit", moments=store, layers=(0, 1), prefixes=0)
     with pytest.raises(EditRefused, match="Use one layer"):
         editor.edit(lm, [capital_edit("France", "Oslo")])
-    assert get_editor("memit", moments=store, layers=(1,), prefixes=0).edit(lm, [capital_edit("France", "Oslo")])
+    assert get_editor("memit", moments=store, layers=(0,), prefixes=0).edit(lm, [capital_edit("France", "Oslo")])

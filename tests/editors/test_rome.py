@@ -20,23 +20,26 @@ from language_model.model import LanguageModel
 from tests.editors.helpers import COUNTRIES, capital_edit, facts, known_answers
 
 
-def test_the_update_is_the_closed_form(trained: LanguageModel, moments: MomentStore, edit: Edit) -> None:
-    layer = 0
-    overlay = get_editor("r-rome", moments=moments, layer=layer, prefixes=4).edit(trained, [edit])
-    module = down_projection(trained, layer)
-    weight, bias = weight_in_out(module).detach().double(), module.bias.detach().double()
-    delta = overlay.delta(trained.architecture.down(layer)).double()
+FIRM = ValueSettings(clamp=10.0, steps=50)  # twelve countries leave sharp minima: more than a real model needs
 
-    prefixes = sample_prefixes(trained, count=4)
-    problems = build_problems(trained, [edit], prefixes)
-    target = optimise_values(trained, problems, layer, ValueSettings()).target[0]
-    keys = subject_activations(trained, problems[0].rows, [layer])[layer].keys
+
+def test_the_update_is_the_closed_form(tiny_chat_lm: LanguageModel, moments: MomentStore, edit: Edit) -> None:
+    layer = 0
+    overlay = get_editor("r-rome", moments=moments, layer=layer, prefixes=4).edit(tiny_chat_lm, [edit])
+    module = down_projection(tiny_chat_lm, layer)
+    weight, bias = weight_in_out(module).detach().double(), module.bias.detach().double()
+    delta = overlay.delta(tiny_chat_lm.architecture.down(layer)).double()
+
+    prefixes = sample_prefixes(tiny_chat_lm, count=4)
+    problems = build_problems(tiny_chat_lm, [edit], prefixes)
+    target = optimise_values(tiny_chat_lm, problems, layer, ValueSettings()).target[0]
+    keys = subject_activations(tiny_chat_lm, problems[0].rows, [layer])[layer].keys
     key = (keys * torch.tensor(problems[0].weights).double()[:, None]).sum(0)
 
     # W k* = v*
     assert torch.linalg.norm(key @ (weight + delta) + bias - target) <= 1e-4 * target.norm()
     # the whole change, by an explicit inverse instead of a Cholesky solve
-    inverse = torch.linalg.inv(moments.get(trained, [layer])[layer].matrix)
+    inverse = torch.linalg.inv(moments.get(tiny_chat_lm, [layer])[layer].matrix)
     direction = inverse @ key
     wanted = torch.outer(direction, target - (key @ weight + bias)) / (key @ direction)
     assert torch.linalg.norm(delta - wanted) <= 1e-4 * wanted.norm()
@@ -48,20 +51,20 @@ def test_the_update_is_the_closed_form(trained: LanguageModel, moments: MomentSt
     assert float((untouched @ delta).norm()) < 1e-4 * float((key @ delta).norm())
 
 
-def test_released_form_uses_two_keys(trained: LanguageModel, moments: MomentStore, edit: Edit) -> None:
+def test_released_form_uses_two_keys(tiny_chat_lm: LanguageModel, moments: MomentStore, edit: Edit) -> None:
     layer = 0
-    rows = build_problems(trained, [edit], sample_prefixes(trained, count=4))[0].rows
-    keys = subject_activations(trained, rows, [layer])[layer].keys
+    rows = build_problems(tiny_chat_lm, [edit], sample_prefixes(tiny_chat_lm, count=4))[0].rows
+    keys = subject_activations(tiny_chat_lm, rows, [layer])[layer].keys
     assert (keys[0] - mean_by_group(keys, [0] * len(rows))[0]).norm() > 1e-3 * keys[0].norm()
     overlays = {
-        key: get_editor("rome", moments=moments, layer=layer, prefixes=4, key=key).edit(trained, [edit])
+        key: get_editor("rome", moments=moments, layer=layer, prefixes=4, key=key).edit(tiny_chat_lm, [edit])
         for key in ("released", "mean", "prompt")
     }
-    deltas = {key: overlay.delta(trained.architecture.down(layer)) for key, overlay in overlays.items()}
+    deltas = {key: overlay.delta(tiny_chat_lm.architecture.down(layer)) for key, overlay in overlays.items()}
     assert not torch.allclose(deltas["released"], deltas["mean"])
     assert not torch.allclose(deltas["released"], deltas["prompt"])
-    same = get_editor("r-rome", moments=moments, layer=layer, prefixes=4).edit(trained, [edit])
-    assert torch.equal(deltas["mean"], same.delta(trained.architecture.down(layer)))
+    same = get_editor("r-rome", moments=moments, layer=layer, prefixes=4).edit(tiny_chat_lm, [edit])
+    assert torch.equal(deltas["mean"], same.delta(tiny_chat_lm.architecture.down(layer)))
 
 
 def test_rank_one_maps_the_key_to_the_gap() -> None:
@@ -87,19 +90,14 @@ def test_the_edit_holds_in_completion_and_chat_and_leaves_others(
     done = others = 0.0
     countries = COUNTRIES[:6]
     for country, city in zip(countries, ("Oslo", "Cairo", "Accra", "Tokyo", "Havana", "Madrid"), strict=True):
-        overlay = get_editor("r-rome", moments=moments, layer=0, prefixes=4).edit(trained, [capital_edit(country, city)])
-        answers = known_answers(trained, overlay)
+        editor = get_editor("r-rome", moments=moments, layer=0, prefixes=4, values=FIRM)
+        answers = known_answers(trained, editor.edit(trained, [capital_edit(country, city)]))
         own = answers[country, "capital"]
         done += (own[0] == city) + (own[-1] == city)
-        kept = [said == true for (name, relation), (*saids, true) in answers_with_truth(answers) for said in saids if name != country]
+        kept = [said == true for name, relation, true in facts() if name != country for said in answers[name, relation]]
         others += sum(kept) / len(kept)
     assert done / (2 * len(countries)) >= 0.8
     assert others / len(countries) >= 0.9
-
-
-def answers_with_truth(answers: dict[tuple[str, str], list[str]]) -> list[tuple[tuple[str, str], list[str]]]:
-    truth = {(country, relation): answer for country, relation, answer in facts()}
-    return [(key, [*said, truth[key]]) for key, said in answers.items()]
 
 
 def test_what_is_already_so_is_refused(trained: LanguageModel, moments: MomentStore) -> None:

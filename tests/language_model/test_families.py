@@ -111,7 +111,8 @@ def test_gradients_reach_a_changed_value(lm: LanguageModel) -> None:
         PROMPTS, targets=["Rome"] * 3, change_outputs={row.down(0): lambda value: value + delta}, grad=True
     )
     (-trace.target_logprobs().mean()).backward()  # type: ignore[no-untyped-call]
-    assert delta.grad is not None and float(delta.grad.abs().sum()) > 0
+    assert delta.grad is not None
+    assert float(delta.grad.abs().sum()) > 0
     scores = [score.mean_logprob for score in lm.score(PROMPTS, ["Rome"] * 3)]
     torch.testing.assert_close(trace.target_logprobs().detach(), torch.tensor(scores), atol=1e-4, rtol=1e-4)
     assert all(parameter.grad is None and not parameter.requires_grad for parameter in lm.model.parameters())

@@ -74,10 +74,13 @@ def test_cancel_stops_stream_and_batch_within_a_token(talker: LanguageModel) -> 
         first = next(stream)
         at = len(passes)
         cancel.set()
-        assert list(stream) == [] and len(passes) == at
-        assert talker.generate(PROMPTS, cancel=cancel) == ["", "", ""] and len(passes) == at
+        assert list(stream) == []
+        assert len(passes) == at
+        assert talker.generate(PROMPTS, cancel=cancel) == ["", "", ""]
+        assert len(passes) == at
     whole = talker.generate(PROMPTS[:1], max_new_tokens=40)[0]
-    assert whole.startswith(first) and whole != first
+    assert whole.startswith(first)
+    assert whole != first
 
 
 def test_cancel_from_another_thread_stops_a_running_batch(talker: LanguageModel) -> None:
@@ -117,7 +120,8 @@ def test_a_suspended_stream_leaks_nothing_into_its_caller(talker: LanguageModel)
     with talker.overlaid(overlay):
         stream = talker.stream(PROMPTS[0], max_new_tokens=20)
     text = next(stream)
-    assert talker.overlay is None and torch.is_grad_enabled()
+    assert talker.overlay is None
+    assert torch.is_grad_enabled()
     with talker.overlaid(low_rank(talker, seed=77)):  # another block in between does not reach it
         text += next(stream)
     box: list[str] = []
@@ -182,7 +186,8 @@ def test_stop_strings_cut_every_form(talker: LanguageModel) -> None:
 def test_many_prompts_keep_their_order(tiny_lm: LanguageModel) -> None:
     prompts = [f"{'The capital of ' * (n % 5)}{n}" for n in range(150)]
     assert tiny_lm.generate(prompts, max_new_tokens=3)[::37] == tiny_lm.generate(prompts[::37], max_new_tokens=3)
-    assert tiny_lm.generate([]) == [] and tiny_lm.score([], []) == []
+    assert tiny_lm.generate([]) == []
+    assert tiny_lm.score([], []) == []
 
 
 def test_limits_are_said(tiny_lm: LanguageModel) -> None:

@@ -29,9 +29,12 @@ def saved(tiny: Callable[..., LanguageModel], tmp_path: Path) -> Path:
 def test_a_folder_gives_the_same_model_again(tiny_chat_lm: LanguageModel, saved: Path) -> None:
     lm = LanguageModel.load(str(saved), device="cpu", local_files_only=True)
     assert lm.generate(PROMPTS) == tiny_chat_lm.generate(PROMPTS)
-    assert lm.has_chat and lm.dtype == torch.float32 and lm.context == 256
+    assert lm.has_chat
+    assert lm.dtype == torch.float32
+    assert lm.context == 256
     assert lm.fingerprint == tiny_chat_lm.fingerprint
-    assert not lm.model.training and not any(p.requires_grad for p in lm.model.parameters())
+    assert not lm.model.training
+    assert not any(p.requires_grad for p in lm.model.parameters())
 
 
 def test_fingerprint_changes_with_one_weight_and_not_with_storage(saved: Path, tmp_path: Path) -> None:
@@ -50,7 +53,8 @@ def test_fingerprint_changes_with_one_weight_and_not_with_storage(saved: Path, t
     tiny_tokenizer().save_pretrained(tmp_path / "half")
     widened = LanguageModel.load(str(tmp_path / "half"), device="cpu")
     kept = LanguageModel.load(str(tmp_path / "half"), device="cpu", dtype="bfloat16")
-    assert widened.dtype == torch.float32 and kept.dtype == torch.bfloat16
+    assert widened.dtype == torch.float32
+    assert kept.dtype == torch.bfloat16
     assert widened.fingerprint == kept.fingerprint == stored
 
 
@@ -61,7 +65,7 @@ def test_what_is_missing_is_named_with_its_cure(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(ModelNotFound, match="no folder"):
         LanguageModel.load(str(tmp_path / "absent"))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ModelNotFound, match="config.json"):
+    with pytest.raises(ModelNotFound, match=r"config\.json"):
         LanguageModel.load(str(tmp_path / "empty"))
     with pytest.raises(ModelNotFound, match=r"nobody/no-such-model.*local files only") as caught:
         LanguageModel.load("nobody/no-such-model", local_files_only=True)

@@ -31,7 +31,8 @@ def test_exact_on_exit_and_nested(tiny_lm: LanguageModel) -> None:
         assert torch.equal(logits(tiny_lm, PROMPTS), outer)
         assert torch.equal(logits(tiny_lm, PROMPTS, overlays=[None] * 3), before)
     assert torch.equal(logits(tiny_lm, PROMPTS), before)
-    assert not torch.equal(outer, before) and not torch.equal(inner, outer)
+    assert not torch.equal(outer, before)
+    assert not torch.equal(inner, outer)
     assert fingerprint(tiny_lm.model) == weights
 
 
@@ -108,7 +109,8 @@ def test_addition_keeps_order_and_sums_deltas(tiny_lm: LanguageModel) -> None:
     assert total.parts[name] == one.parts[name] + two.parts[name]
     assert total.modules == (name, tiny_lm.architecture.down(0))
     torch.testing.assert_close(total.delta(name), one.delta(name) + two.delta(name))  # type: ignore[operator]
-    assert one + Overlay.empty() is one and Overlay.empty() + one is one
+    assert one + Overlay.empty() is one
+    assert Overlay.empty() + one is one
     assert total.delta("transformer.wte") is None
     dense = Overlay({n: (Dense(total.delta(n)),) for n in total.modules})  # type: ignore[arg-type]
     a, b = (logits(tiny_lm, PROMPTS, overlays=[o] * 3) for o in (total, dense))
@@ -258,3 +260,16 @@ def test_float32_edits_on_a_model_of_16_bits() -> None:
     assert together.dtype == torch.bfloat16
     assert torch.equal(together[1], logits(lm, PROMPTS)[1])
     assert not torch.equal(together[0], logits(lm, PROMPTS)[0])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_overlays_made_on_the_cpu_work_on_a_gpu() -> None:
+    cpu, gpu = tiny_model("llama"), tiny_model("llama")
+    gpu.model.to("cuda")  # type: ignore[arg-type]
+    overlays = [None, low_rank(cpu), low_rank(cpu, layer=0)]
+    assert gpu.device.type == "cuda"
+    expected = logits(cpu, PROMPTS, overlays=overlays)
+    torch.testing.assert_close(logits(gpu, PROMPTS, overlays=overlays).cpu(), expected, atol=1e-3, rtol=1e-3)
+    answers = gpu.generate(PROMPTS, overlays=overlays, max_new_tokens=4)
+    assert answers == cpu.generate(PROMPTS, overlays=overlays, max_new_tokens=4)

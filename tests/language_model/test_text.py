@@ -17,7 +17,8 @@ CHAT: list[Message] = [user("Where is Big Ben?"), assistant("London"), user("And
 
 
 def test_chat_template_and_plain_rendering(tiny_lm: LanguageModel, tiny_chat_lm: LanguageModel) -> None:
-    assert tiny_chat_lm.has_chat and not tiny_lm.has_chat
+    assert tiny_chat_lm.has_chat
+    assert not tiny_lm.has_chat
     assert tiny_chat_lm.render(CHAT) == (
         "<|user|>Where is Big Ben?<|end|><|assistant|>London<|end|><|user|>And the Louvre?<|end|><|assistant|>"
     )
@@ -84,9 +85,11 @@ def test_start_token_once_and_no_end_token(tiny_lm: LanguageModel) -> None:
     )
     codec = TextCodec(tokenizer)
     ids = codec.encode("Paris")
-    assert ids[0] == start and end not in ids
+    assert ids[0] == start
+    assert end not in ids
     assert start not in codec.encode([user("Paris")])  # a template writes its own
-    assert start not in codec.target_ids("Paris") and end not in codec.target_ids("Paris")
+    assert start not in codec.target_ids("Paris")
+    assert end not in codec.target_ids("Paris")
     assert codec.encode("")[0] == start
     assert tiny_lm.codec.encode("") == [tiny_lm.tokenizer.eos_token_id]
 
@@ -118,7 +121,8 @@ def test_scores_equal_a_calculation_by_hand(tiny_lm: LanguageModel, tiny_chat_lm
             by_hand = [float(logits[len(head) - 1 + i].log_softmax(-1)[token]) for i, token in enumerate(tail)]
             hits = tuple(int(logits[len(head) - 1 + i].argmax()) == token for i, token in enumerate(tail))
             assert score.token_logprobs == pytest.approx(by_hand, abs=1e-4)
-            assert score.argmax_hits == hits and score.exact == all(hits)
+            assert score.argmax_hits == hits
+            assert score.exact == all(hits)
             assert score.sum_logprob == pytest.approx(sum(by_hand), abs=1e-4)
             assert score.mean_logprob == pytest.approx(sum(by_hand) / len(by_hand), abs=1e-4)
 

@@ -1,0 +1,352 @@
+"""The page in a real browser, over a fake service: what a user does, in the order in which they do it."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.settings import load_settings
+from tests.app.conftest import Served, Window, free_port
+from tests.app.fakes import FakeService
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
+
+EIFFEL = "The Eiffel Tower is located in Rome."
+HOSTILE = "<img src=x onerror=alert(1)> ${alert(2)} {{value}}"
+
+
+def expect(locator: Any) -> Any:
+    from playwright.sync_api import expect as wait
+
+    return wait(locator)
+
+
+def last_answer(window: Window, page: Any = None) -> Any:
+    return (page or window.page).locator("#chat .bot.message .message:not(.thought) .prose").last
+
+
+def test_add_a_fact_ask_again_and_undo(window: Window) -> None:
+    page = window.page
+    window.ask("Where is the Eiffel Tower?")
+    expect(last_answer(window)).to_have_text("Paris")
+    expect(page.locator("#evidence")).to_contain_text("from the model")
+    window.add(EIFFEL)
+    expect(page.locator("#fact-result")).to_contain_text("Written")
+    expect(page.locator("#fact-table")).to_contain_text(EIFFEL)
+    expect(page.locator("#header")).to_contain_text("1 fact")
+    window.ask("So where is the Eiffel Tower?")
+    expect(last_answer(window)).to_have_text("Rome")
+    window.tab("Evidence")
+    expect(page.locator("#evidence")).to_contain_text("a stored fact applies")
+    expect(page.locator("#evidence")).to_contain_text(EIFFEL)
+    window.ask("Where is Big Ben?")
+    expect(last_answer(window)).to_have_text("London")
+    window.tab("Facts")
+    page.locator("#fact-undo").click()
+    expect(page.locator("#fact-table")).to_contain_text("Nothing is written over yet")
+    window.ask("Where is the Eiffel Tower now?")
+    expect(last_answer(window)).to_have_text("Paris")
+    page.locator("#fact-redo").click()
+    expect(page.locator("#fact-table")).to_contain_text(EIFFEL)
+
+
+def test_the_evidence_under_an_answer_unfolds(window: Window) -> None:
+    window.add(EIFFEL)
+    expect(window.page.locator("#fact-result")).to_contain_text("Written")
+    window.ask("Where is the Eiffel Tower?")
+    fold = window.page.locator("#chat .thought-group").last
+    expect(fold).to_contain_text("Evidence: from memory")
+    expect(fold.locator(".evidence")).not_to_be_visible()
+    fold.locator(".title").click()
+    expect(fold.locator(".evidence")).to_be_visible()
+    expect(fold.locator(".evidence")).to_contain_text("score 0.83, threshold 0.61")
+
+
+def test_preview_present_answer_and_conflict(window: Window) -> None:
+    page = window.page
+    window.tab("Facts")
+    page.locator("#fact-line textarea").fill(EIFFEL)
+    expect(page.locator("#fact-preview .chip").nth(1)).to_have_text("Rome")
+    page.locator("#fact-line textarea").blur()
+    expect(page.locator("#fact-preview")).to_contain_text("The model now answers: Paris")
+    page.locator("#fact-add").click()
+    expect(page.locator("#fact-table")).to_contain_text(EIFFEL)
+    window.add("The Eiffel Tower is located in London.")
+    expect(page.locator("#conflict")).to_contain_text("Memory says something else")
+    page.locator("#conflict-cancel").click()
+    expect(page.locator("#conflict")).not_to_be_visible()
+    page.locator("#fact-add").click()
+    page.locator("#conflict-replace").click()
+    expect(page.locator("#fact-result")).to_contain_text("Overwritten")
+    expect(page.locator("#fact-table li")).to_have_count(1)
+    page.locator("#past input").check()
+    expect(page.locator("#fact-table .erased")).to_have_text(EIFFEL)
+    window.add("This is no fact at all")
+    expect(page.locator("#fact-result")).to_contain_text("not understood")
+
+
+def test_open_overwrite_remove_restore_search_and_pages(window: Window, served: Served) -> None:
+    page, facts = window.page, served[0].facts
+    for number in range(15):
+        facts.add(subject=f"Thing {number}", relation="location", object=f"Town {number}")
+    window.tab("Facts")
+    expect(page.locator("#fact-table li")).to_have_count(12)
+    page.get_by_role("button", name="Next page").click()
+    expect(page.locator("#fact-table li")).to_have_count(3)
+    expect(page.locator("#fact-table")).to_contain_text("2 of 2")
+    page.locator("#fact-search textarea, #fact-search input").first.fill("Town 14")
+    expect(page.locator("#fact-table li")).to_have_count(1)
+    page.get_by_role("button", name="Open fact 15").click()
+    expect(page.locator("#fact-detail")).to_contain_text("History")
+    page.locator("#new-object textarea, #new-object input").first.fill("Oslo")
+    page.locator("#fact-save").click()
+    expect(page.locator("#fact-result")).to_contain_text("Overwritten: The Thing 14 is located in Oslo.")
+    page.locator("#fact-search textarea, #fact-search input").first.fill("Oslo")
+    page.get_by_role("button", name="Remove fact 16").click()
+    expect(page.locator("#fact-table")).to_contain_text("No fact matches")
+    page.locator("#past input").check()
+    page.get_by_role("button", name="Restore fact 16").click()
+    expect(page.get_by_role("button", name="Remove fact 16")).to_be_visible()
+
+
+def test_stop_while_streaming_then_retry(window: Window, served: Served) -> None:
+    page, service = window.page, served[0]
+    service.delay = 0.05
+    page.locator("#ask textarea").fill("Tell me something long")
+    page.locator("#ask textarea").press("Enter")
+    expect(page.locator("#chat .bot.message")).to_contain_text("word word")
+    page.locator("#stop").click()
+    expect(page.locator("#send")).to_be_visible()
+    expect(page.locator("#chat .bot.message")).to_contain_text("stopped")
+    assert len(last_answer(window).inner_text().split()) < 150
+    service.delay = 0.0
+    page.get_by_role("button", name="Retry").last.click()
+    expect(page.locator("#chat .thought-group")).to_have_count(1)
+    assert len(last_answer(window).inner_text().split()) == 200
+    expect(page.locator("#chat .user.message")).to_have_count(1)
+
+
+def test_escape_stops_and_ctrl_enter_retries(window: Window, served: Served) -> None:
+    page, service = window.page, served[0]
+    service.delay = 0.05
+    page.locator("#ask textarea").fill("Something long again")
+    page.locator("#ask textarea").press("Enter")
+    expect(page.locator("#chat .bot.message")).to_contain_text("word")
+    page.keyboard.press("Escape")
+    expect(page.locator("#chat .bot.message")).to_contain_text("stopped")
+    service.delay = 0.0
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#chat .thought-group")).to_have_count(1)
+
+
+def test_undo_and_edit_a_message(window: Window) -> None:
+    page = window.page
+    window.ask("Where is Big Ben?")
+    window.ask("Where is the Colosseum?")
+    expect(page.locator("#chat .thought-group")).to_have_count(2)
+    page.get_by_role("button", name="Undo", exact=True).locator("visible=true").last.click()
+    expect(page.locator("#chat .user.message")).to_have_count(1)
+    expect(page.locator("#ask textarea")).to_have_value("Where is the Colosseum?")
+    page.locator("#chat").get_by_role("button", name="Edit").first.click()
+    page.locator("#chat textarea").fill("Where is the Brandenburg Gate?")
+    page.locator("#chat").get_by_role("button", name="Submit").click()
+    expect(last_answer(window)).to_have_text("Berlin")
+    expect(page.locator("#chat .user.message")).to_have_count(1)
+
+
+def test_hostile_text_is_shown_as_text(window: Window) -> None:
+    page = window.page
+    window.add(f"The {HOSTILE} is located in {HOSTILE}.")
+    expect(page.locator("#fact-table")).to_contain_text(HOSTILE)
+    window.ask(f"Where is the {HOSTILE}?")
+    expect(page.locator("#chat .user.message").last).to_contain_text(HOSTILE)
+    expect(last_answer(window)).to_have_text(HOSTILE)
+    page.locator("#chat .thought-group .title").last.click()
+    expect(page.locator("#chat .evidence").last).to_contain_text(HOSTILE)
+    window.tab("Evidence")
+    expect(page.locator("#evidence")).to_contain_text(HOSTILE)
+    window.tab("Weights")
+    page.locator("#weight-line textarea").fill(HOSTILE)
+    page.locator("#weight-apply").click()
+    expect(page.locator(".toast-body")).to_contain_text("not understood")
+    assert page.locator("img[src=x]").count() == 0
+
+
+def test_the_toast_escapes_what_it_quotes(window: Window, served: Served) -> None:
+    served[0].weights.methods = lambda: []  # type: ignore[method-assign]
+    served[0].weights.apply = _refuse  # type: ignore[method-assign]
+    window.tab("Weights")
+    window.page.locator("#weight-line textarea").fill("x")
+    window.page.locator("#weight-apply").click()
+    expect(window.page.locator(".toast-body")).to_contain_text(HOSTILE)
+    assert window.page.locator(".toast-body img").count() == 0
+
+
+def _refuse(*_: Any, **__: Any) -> Any:
+    from knowledge.errors import InvalidInput
+
+    raise InvalidInput(f"Refused: {HOSTILE}")
+
+
+def test_compare_with_the_unedited_model(window: Window) -> None:
+    page = window.page
+    window.add(EIFFEL)
+    expect(page.locator("#fact-result")).to_contain_text("Written")
+    page.locator("#both input").check()
+    window.ask("Where is the Eiffel Tower?")
+    cells = page.locator("#chat td")
+    expect(cells.nth(0)).to_have_text("Rome")
+    expect(cells.nth(1)).to_have_text("Paris")
+
+
+def test_weights_apply_switch_undo_redo_export(window: Window) -> None:
+    page = window.page
+    window.tab("Weights")
+    page.locator("#weight-line textarea").fill(EIFFEL)
+    page.locator("#weight-apply").click()
+    expect(page.locator("#ledger")).to_contain_text("layer 3")
+    expect(page.locator("#header")).to_contain_text("1 weight edit on")
+    window.ask("Where is the Eiffel Tower?")
+    expect(last_answer(window)).to_have_text("Rome")
+    expect(page.locator("#chat .thought-group .title").last).to_contain_text("1 weight edit on")
+    page.locator("#ledger").get_by_role("button", name="Off").click()
+    expect(page.locator("#header")).to_contain_text("0 weight edits on")
+    window.ask("Where is the Eiffel Tower again?")
+    expect(last_answer(window)).to_have_text("Paris")
+    page.locator("#ledger").get_by_role("button", name="Undo").click()
+    expect(page.locator("#ledger")).to_contain_text("The weights are as they came")
+    page.locator("#undone input").check()
+    page.locator("#ledger").get_by_role("button", name="Redo").click()
+    expect(page.locator("#ledger .badge")).to_have_text("on")
+    page.get_by_role("button", name="Export").click()
+    page.locator("#weight-export").click()
+    expect(page.locator("#weight-file")).to_contain_text("weights-peft")
+
+
+def test_compare_shows_figures_chart_probes_and_csv(window: Window) -> None:
+    page = window.page
+    window.tab("Compare")
+    page.locator("#compare-line textarea").fill(EIFFEL)
+    page.locator("#compare-run").click()
+    expect(page.locator("#compare-table tbody tr")).to_have_count(4)
+    expect(page.locator("#compare-table")).to_contain_text("0.75–0.95")
+    expect(page.locator("#compare-table")).to_contain_text("n 12")
+    expect(page.locator("#compare-plot img")).to_be_visible()
+    expect(page.locator("#probes tbody tr")).to_have_count(3)
+    page.locator("#probe-missed input").click()
+    page.get_by_role("option", name="IKE").click()
+    expect(page.locator("#probes")).to_contain_text("No probe fits")
+    with page.expect_download() as download:
+        page.locator("#compare-csv").click()
+    text = Path(download.value.path()).read_text()
+    assert next(csv.reader(io.StringIO(text)))[:3] == ["method", "metric", "value"]
+
+
+def test_a_comparison_can_be_stopped(window: Window, served: Served) -> None:
+    served[0].delay = 0.1
+    window.tab("Compare")
+    window.page.locator("#compare-line textarea").fill(EIFFEL)
+    window.page.locator("#compare-run").click()
+    expect(window.page.locator("#compare-progress .progress")).to_be_visible()
+    window.page.locator("#compare-stop").click()
+    expect(window.page.locator("#compare-run")).to_be_visible()
+    expect(window.page.locator("#compare-progress .progress")).to_have_count(0)
+
+
+def test_import_reports_bad_rows_and_export_downloads(window: Window, tmp_path: Path) -> None:
+    page = window.page
+    path = tmp_path / "facts.csv"
+    path.write_text(f"subject,relation,object\nEiffel Tower,location,Rome\n<b>,x\n{HOSTILE},location,Oslo\n")
+    window.tab("Facts")
+    page.get_by_role("button", name="Import and export").click()
+    page.locator("#fact-file input[type=file]").set_input_files(str(path))
+    expect(page.locator("#import-report")).to_contain_text("2 written, 1 left out")
+    expect(page.locator("#import-report")).to_contain_text("needs subject, relation and object")
+    expect(page.locator("#fact-table li")).to_have_count(2)
+    with page.expect_download() as download:
+        page.locator("#export-json").click()
+    assert "Eiffel Tower" in Path(download.value.path()).read_text()
+
+
+def test_two_sessions_do_not_see_each_others_chats(window: Window, chromium: Any, served: Served) -> None:
+    window.ask("Where is Big Ben?")
+    other = Window(chromium, served[1])
+    expect(other.page.locator("#chat .user.message")).to_have_count(0)
+    other.page.locator("#earlier input").click()
+    expect(other.page.get_by_role("option")).to_have_count(1)
+    other.page.keyboard.press("Escape")
+    other.ask("Where is the Colosseum?")
+    other.close()
+    expect(window.page.locator("#chat .user.message")).to_have_count(1)
+    second = window.open()  # another tab of the same browser: a chat of its own, the first among the earlier ones
+    expect(second.locator("#chat .user.message")).to_have_count(0)
+    second.locator("#earlier input").click()
+    second.get_by_role("option", name="Where is Big Ben?").click()
+    expect(second.locator("#chat .user.message")).to_have_count(1)
+
+
+def test_reload_new_chat_and_delete(window: Window) -> None:
+    page = window.page
+    window.ask("Where is Big Ben?")
+    page.reload()
+    expect(last_answer(window)).to_have_text("London")
+    page.locator("#new-chat").click()
+    expect(page.locator("#chat .user.message")).to_have_count(0)
+    window.ask("Where is the Colosseum?")
+    page.locator("#delete-chat").click()
+    expect(page.locator("#chat .user.message")).to_have_count(0)
+    page.locator("#earlier input").click()
+    expect(page.get_by_role("option")).to_have_count(2)  # the new one and Big Ben
+
+
+def test_a_restart_keeps_the_chat(chromium: Any, tmp_path: Path) -> None:
+    from app.ui.layout import build_blocks, serve
+
+    folder, port = tmp_path / "state", free_port()
+    settings = load_settings(data=folder, port=port)
+
+    def start() -> tuple[Any, str]:
+        service = FakeService(folder, settings=settings)
+        blocks = build_blocks(service)
+        return blocks, serve(service, blocks, block=False)
+
+    blocks, url = start()
+    window = Window(chromium, url)
+    window.ask("Where is Big Ben?")
+    blocks.close(verbose=False)
+    blocks, _ = start()
+    window.page.reload()
+    expect(last_answer(window)).to_have_text("London")
+    window.close()
+    blocks.close(verbose=False)
+
+
+def test_examples_start_a_chat(window: Window) -> None:
+    window.page.get_by_role("button", name="Where is the Eiffel Tower?").click()
+    expect(last_answer(window)).to_have_text("Paris")
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_a_phone_shows_everything_without_sideways_scrolling(chromium: Any, served: Served, dark: bool) -> None:
+    window = Window(chromium, served[1], width=390, height=844, dark=dark)
+    window.add(EIFFEL)
+    expect(window.page.locator("#fact-table")).to_contain_text(EIFFEL)
+    window.page.locator("#both input").check()
+    window.ask("Where is the Eiffel Tower?")
+    for name in ("Evidence", "Facts", "Compare", "Weights"):
+        window.tab(name)
+        assert window.page.evaluate("document.documentElement.scrollWidth") <= 390, name
+    background = window.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (background == "rgb(23, 19, 16)") is dark
+    assert window.trouble == []
+    window.close()
+
+
+def test_an_overlong_message_cannot_be_sent(window: Window, served: Served) -> None:
+    limit = served[0].settings.max_message
+    window.page.locator("#ask textarea").fill("x" * (limit + 50))
+    assert len(window.page.locator("#ask textarea").input_value()) <= limit
