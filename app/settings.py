@@ -59,6 +59,7 @@ class Settings(BaseSettings):
     mode: Mode = Field("auto", description="Routing: auto, memory, weights, both or base.")
     strategy: str = Field("auto", description="How memory answers: auto, or the name of a strategy.")
     method: str = Field("r-rome", description="The weight editor offered first.")
+    compare_methods: str = Field("base,ike,rome,r-rome", description="Methods that Compare starts with.")
     host: str = Field("127.0.0.1", description="Address to serve on; 0.0.0.0 opens it to the network.")
     port: int = Field(7860, ge=1, le=65535, description="Port to serve on.")
     max_message: int = Field(4_000, ge=1, description="Longest chat message, in characters.")

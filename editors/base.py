@@ -45,6 +45,21 @@ class Hparams:
 H = TypeVar("H", bound=Hparams)
 
 
+@dataclass(frozen=True)
+class Job:
+    """What :meth:`Editor.compute` is given: the arguments of :meth:`Editor.edit`, none of them missing."""
+
+    lm: LanguageModel
+    edits: list[Edit]
+    base: Overlay
+    earlier: list[Edit]
+    progress: Progress
+
+    def part(self, start: float, end: float) -> Progress:
+        """Progress of one stage of the work, as a share of the whole."""
+        return lambda share, what: self.progress(start + (end - start) * share, what)
+
+
 class Editor(ABC, Generic[H]):
     """One editing method.
 
@@ -103,6 +118,7 @@ class Editor(ABC, Generic[H]):
         edits: Sequence[Edit],
         *,
         base: Overlay | None = None,
+        earlier: Sequence[Edit] = (),
         progress: Progress | None = None,
     ) -> Overlay:
         """The change that makes ``lm`` answer as the edits request.
@@ -111,6 +127,7 @@ class Editor(ABC, Generic[H]):
             edits: one or more; they are made together.
             base: edits that are already active; they belong to the model while this one is computed, and are not
                 part of the result.
+            earlier: what those edits say; methods that protect earlier facts (AlphaEdit) read their keys.
 
         Raises:
             EditRefused: an edit cannot be made; the message says which and why.
@@ -119,15 +136,14 @@ class Editor(ABC, Generic[H]):
         settings: H = self.settings(lm)
         report = progress or (lambda share, what: None)
         with lm.overlaid(base):
-            overlay = self.compute(lm, list(edits), settings, base or Overlay.empty(), report)
+            job = Job(lm, list(edits), base or Overlay.empty(), list(earlier), report)
+            overlay = self.compute(job, settings)
         report(1.0, "done")
         return overlay
 
     @abstractmethod
-    def compute(
-        self, lm: LanguageModel, edits: list[Edit], settings: H, base: Overlay, progress: Progress
-    ) -> Overlay:
-        """Does the work of :meth:`edit`; runs with ``base`` active."""
+    def compute(self, job: Job, settings: H) -> Overlay:
+        """Does the work of :meth:`edit`; runs with ``job.base`` active."""
 
     def check(self, lm: LanguageModel, edits: Sequence[Edit], *, base: Overlay | None = None) -> None:
         """Refuses, with reasons, what cannot be edited. Costs one batched scoring pass.

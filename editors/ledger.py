@@ -143,10 +143,10 @@ class WeightLedger:
             EditRefused: the editor cannot make them; the ledger stays as it was.
         """
         with self._lock:
-            before = tuple(entry.id for entry in self.entries() if entry.active and entry.usable)
-            base = self.overlay()
+            before = [entry for entry in self.entries() if entry.active and entry.usable]
+            earlier = [edit for entry in before for edit in entry.edits]
             started = time.perf_counter()
-            overlay = editor.edit(self.lm, edits, base=base, progress=progress)
+            overlay = editor.edit(self.lm, edits, base=self.overlay(), earlier=earlier, progress=progress)
             seconds = time.perf_counter() - started
             name = f"{uuid4().hex}.safetensors"
             overlay.save(self.folder / name)
@@ -157,7 +157,7 @@ class WeightLedger:
                 edits=json.dumps([edit.to_dict() for edit in edits], ensure_ascii=False),
                 settings=json.dumps(editor.overrides, default=str),
                 norms=json.dumps(overlay.norms(self.lm)),
-                on_top_of=json.dumps(before),
+                on_top_of=json.dumps([entry.id for entry in before]),
                 modules=json.dumps(overlay.modules),
                 file=name,
                 active=True,

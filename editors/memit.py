@@ -18,14 +18,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from editors.base import Editor, EditRefused, Hparams, Progress
+from editors.base import Editor, EditRefused, Hparams, Job
 from editors.keys import Activations, mean_by_group, subject_activations
 from editors.prefixes import sample_prefixes
 from editors.presets import layer_window
 from editors.problems import ESSENCE, Problem, build_problems
 from editors.statistics import SecondMoment
 from editors.values import ValueSettings, optimise_values
-from knowledge.edit import Edit
 from language_model.model import LanguageModel
 from language_model.overlay import Dense, LowRank, Overlay
 
@@ -98,38 +97,32 @@ class Memit(Editor[MemitSettings]):
         found = super().settings(lm)
         return found if found.layers else replace(found, layers=layer_window(lm))
 
-    def compute(
-        self, lm: LanguageModel, edits: list[Edit], settings: MemitSettings, base: Overlay, progress: Progress
-    ) -> Overlay:
+    def compute(self, job: Job, settings: MemitSettings) -> Overlay:
         assert settings.layers is not None
-        layers = sorted(settings.layers)
+        lm, layers = job.lm, sorted(settings.layers)
         prefixes = sample_prefixes(lm, count=settings.prefixes, lengths=settings.prefix_lengths, seed=settings.seed)
-        problems = build_problems(lm, edits, prefixes, essence=settings.essence)
-        values = optimise_values(
-            lm, problems, layers[-1], settings.values, lambda share, what: progress(0.6 * share, what)
-        )
-        moments = self.moments.get(lm, layers, lambda share, what: progress(0.6 + 0.2 * share, what))
+        problems = build_problems(lm, job.edits, prefixes, essence=settings.essence)
         spread = Spread(lm, problems, layers)
+        values = optimise_values(lm, problems, layers[-1], settings.values, job.part(0.0, 0.6))
+        moments = self.moments.get(lm, layers, job.part(0.6, 0.8))
         made = Overlay.empty()
         for number, layer in enumerate(layers):
-            progress(0.8 + 0.2 * number / len(layers), f"layer {layer}")
-            keys, rest = spread.at(layer, base + made, values.delta)
-            made = made + self.change(lm, layer, moments[layer], keys, rest / (len(layers) - number), settings, edits)
+            job.progress(0.8 + 0.2 * number / len(layers), f"layer {layer}")
+            keys, rest = spread.at(layer, job.base + made, values.delta)
+            u, v = self.change(job, settings, layer, moments[layer], keys, rest / (len(layers) - number))
+            made = made + Overlay({lm.architecture.down(layer): (compact(u, v),)})
         return made
 
     def change(
-        self,
-        lm: LanguageModel,
-        layer: int,
-        moment: SecondMoment,
-        keys: Tensor,
-        rest: Tensor,
-        settings: MemitSettings,
-        edits: list[Edit],
-    ) -> Overlay:
-        """One layer's change. ``keys`` (edits, in), ``rest`` (edits, out): what this layer has to add."""
-        u, v = ridge_factors(moment, keys.T, rest, settings.weight * keys.shape[1])
-        return Overlay({lm.architecture.down(layer): (compact(u, v),)})
+        self, job: Job, settings: MemitSettings, layer: int, moment: SecondMoment, keys: Tensor, rest: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """One layer's change as factors u (in, r), v (r, out), float64.
+
+        Args:
+            keys: (edits, in).
+            rest: (edits, out), what this layer has to add at these keys.
+        """
+        return ridge_factors(moment, keys.T, rest, settings.weight * keys.shape[1])
 
 
 class Spread:

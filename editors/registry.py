@@ -40,6 +40,8 @@ _EDITORS: dict[str, EditorInfo] = dict(
         _info("rome", "ROME", "2202.05262", "delta", "editors.rome:Rome", "one rank-one change, as released"),
         _info("r-rome", "R-ROME", "2403.07175", "delta", "editors.rome:RRome", "ROME with one key throughout"),
         _info("memit", "MEMIT", "2210.07229", "delta", "editors.memit:Memit", "many facts at once over several layers"),
+        _info("emmet", "EMMET", "2403.14236", "delta", "editors.emmet:Emmet", "a batch of facts, each met exactly"),
+        _info("alphaedit", "AlphaEdit", "2410.02355", "delta", "editors.alphaedit:AlphaEdit", "MEMIT in directions that ordinary text hardly uses"),
     ]
 )
 

@@ -12,19 +12,18 @@ That mismatch is what makes sequences of released-ROME edits collapse (2403.0717
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from editors.base import Editor, Hparams, Progress
+from editors.base import Editor, Hparams, Job
 from editors.keys import mean_by_group, subject_activations
 from editors.prefixes import sample_prefixes
 from editors.presets import middle_layer
 from editors.problems import ESSENCE, build_problems
 from editors.values import ValueSettings, optimise_values
-from knowledge.edit import Edit
 from language_model.model import LanguageModel
 from language_model.overlay import LowRank, Overlay
 
@@ -90,18 +89,16 @@ class Rome(Editor[RomeSettings]):
     def settings(self, lm: LanguageModel) -> RomeSettings:
         found = super().settings(lm)
         if "key" not in self.overrides:
-            found = _with(found, key=self.default_key)
-        return found if found.layer is not None else _with(found, layer=middle_layer(lm))
+            found = replace(found, key=self.default_key)
+        return found if found.layer is not None else replace(found, layer=middle_layer(lm))
 
-    def compute(
-        self, lm: LanguageModel, edits: list[Edit], settings: RomeSettings, base: Overlay, progress: Progress
-    ) -> Overlay:
+    def compute(self, job: Job, settings: RomeSettings) -> Overlay:
         """Several edits are a sequence: values are found together, changes made one after another, each exact."""
         assert settings.layer is not None
-        layer = settings.layer
+        lm, layer = job.lm, settings.layer
         prefixes = sample_prefixes(lm, count=settings.prefixes, lengths=settings.prefix_lengths, seed=settings.seed)
-        problems = build_problems(lm, edits, prefixes, essence=settings.essence)
-        values = optimise_values(lm, problems, layer, settings.values, lambda share, what: progress(0.7 * share, what))
+        problems = build_problems(lm, job.edits, prefixes, essence=settings.essence)
+        values = optimise_values(lm, problems, layer, settings.values, job.part(0.0, 0.7))
         rows = [row for problem in problems for row in problem.rows]
         groups = [number for number, problem in enumerate(problems) for _ in problem.rows]
         weights = torch.tensor([weight for problem in problems for weight in problem.weights])
@@ -113,7 +110,7 @@ class Rome(Editor[RomeSettings]):
         at, current = (mean_keys, mean_values) if settings.key == "mean" else (bare_keys, bare_values)
         directions = key
         if settings.second_moments:
-            moment = self.moments.get(lm, [layer], lambda share, what: progress(0.7 + 0.25 * share, what))[layer]
+            moment = self.moments.get(lm, [layer], job.part(0.7, 0.95))[layer]
             directions = moment.solve(key.T).T
         u, v = sequence_of_rank_ones(directions, at, values.target - current)
         return Overlay({lm.architecture.down(layer): (LowRank(u.float(), v.float()),)})
@@ -150,8 +147,3 @@ class RRome(Rome):
     PRESETS = PRESETS
     default_key: ClassVar[KeyChoice] = "mean"
 
-
-def _with(settings: RomeSettings, **changes: Any) -> RomeSettings:
-    from dataclasses import replace
-
-    return replace(settings, **changes)

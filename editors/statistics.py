@@ -143,6 +143,10 @@ class MomentStore:
                 self._save(names[layer], moment)
         return {layer: self._known[name] for layer, name in names.items()}
 
+    def rows(self, lm: LanguageModel) -> list[list[int]]:
+        """The corpus as token rows, up to the sample size."""
+        return self._sample(lm)[0]
+
     def _compute(
         self,
         lm: LanguageModel,

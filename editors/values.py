@@ -19,6 +19,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from editors.adam import RowAdam
 from editors.base import EditRefused
 from editors.passes import Suffix
 from editors.problems import Problem
@@ -173,7 +174,7 @@ def _optimise(lm: LanguageModel, problems: Sequence[Problem], layer: int, settin
 
     count, width = start.shape
     x = torch.zeros(count, width, device=lm.device)  # d in units
-    mean, square = torch.zeros_like(x), torch.zeros_like(x)
+    adam = RowAdam(x, settings.lr)
     final = torch.zeros(count, device=lm.device)
     taken = torch.zeros(count, dtype=torch.long, device=lm.device)
     active = torch.arange(count, device=lm.device)
@@ -190,10 +191,7 @@ def _optimise(lm: LanguageModel, problems: Sequence[Problem], layer: int, settin
         active, gradient = active[going], gradient[going]
         if not len(active) or step == settings.steps:
             break
-        mean[active] = 0.9 * mean[active] + 0.1 * gradient
-        square[active] = 0.999 * square[active] + 0.001 * gradient.square()
-        direction = (mean[active] / (1 - 0.9**step)) / ((square[active] / (1 - 0.999**step)).sqrt() + 1e-8)
-        moved = x[active] - settings.lr * direction
+        moved = x[active] - adam.step(active, gradient)
         length = (moved * unit[active]).norm(dim=-1, keepdim=True)
         limit = settings.clamp * reference[active]
         x[active] = moved * (limit / length.clamp_min(1e-30)).clamp_max(1.0)

@@ -7,6 +7,7 @@ landmark, "... University" a university, because most names of the world with th
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -15,8 +16,10 @@ from knowledge.relations import Relation
 from knowledge.text import normalise_key
 from knowledge.world import World
 
-_FITS, _FOREIGN, _HINT = 6.0, -4.0, 1.5
+_FITS, _FOREIGN, _HINT = 6.0, -7.0, 1.5
 _WORDS = frozenset("is was are were has had that which who".split())
+_PRONOUNS = frozenset("it he she they this that these those there we you i".split())
+_KIND = re.compile(r"^(?:the )?(?:city|town|country|continent|state|sport|field|language) of (?=\S)", re.IGNORECASE)
 
 
 class Names:
@@ -26,13 +29,14 @@ class Names:
         self.world = world
         self.relations = relations
         self._extra = {normalise_key(name): name for name in known}
-        self._objects: dict[str, dict[str, str]] = {}
+        self._objects: dict[str, dict[str, str]] = {name: {} for name in relations}
         self._usual: dict[str, float] = {}
         for name in relations:
-            objects = world.objects_of_relation.get(name, ()) if world else ()
-            self._objects[name] = {normalise_key(obj): obj for obj in objects}
             facts = len(world.by_relation.get(name, ())) if world else 0
             self._usual[name] = 0.02 * math.log1p(facts)
+        for fact in dict.fromkeys((fact.relation, fact.object) for fact in (world.facts if world else ())):
+            if fact[0] in self._objects:
+                self._objects[fact[0]].setdefault(normalise_key(fact[1]), fact[1])
         self._kinds = _kinds_of_words(world) if world else {}
         self._look_up = lru_cache(maxsize=4096)(self._resolve)
 
@@ -52,10 +56,15 @@ class Names:
 
     def spelled_object(self, name: str, relation: str) -> str:
         """An object in the relation's own spelling; an alias stays, since the user chose it."""
+        short = _KIND.sub("", name)
+        if short != name and self.fits_object(short, relation) >= 3:  # "the city of Rome"
+            name = short
         key = self._look_up(name)[2]
         if key in self._objects[relation]:
             return self._objects[relation][key]
-        canonical = self._look_up(name)[0]
+        canonical, types, _ = self._look_up(name)
+        if types and _type(self.relations[relation].object_type) not in types:
+            return name
         return canonical if canonical is not None and normalise_key(canonical) == key else name
 
     def fits_subject(self, name: str, relation: str) -> float:
@@ -66,6 +75,8 @@ class Names:
             has_it = self.world is not None and bool(self.world.objects(canonical or "", relation))
             return _FITS + (0.5 if has_it else 0.0) if wanted in types else _FOREIGN
         words = name.split()
+        if name.casefold() in _PRONOUNS:
+            return -9.0
         odd = -3.0 if len(words) > 8 or any(word.lower() in _WORDS for word in words) else 0.0
         hinted = [self._kinds[word.casefold()] for word in words if word.casefold() in self._kinds]
         hint = 0.0 if not hinted else (_HINT if wanted in hinted else -_HINT / 2)
@@ -78,6 +89,9 @@ class Names:
             return 4.0
         if types:
             return 3.0 if _type(self.relations[relation].object_type) in types else -3.0
+        short = _KIND.sub("", name)
+        if short != name:
+            return self.fits_object(short, relation)
         words = name.split()
         return -3.0 if len(words) > 8 or any(word.lower() in _WORDS for word in words) else 0.0
 

@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from knowledge.edit import Edit
 from knowledge.errors import InvalidInput
@@ -47,6 +48,7 @@ _ASIDE = re.compile(
 _CONTRACTED = re.compile(r"^(it|he|she|they|that|this|who|there)['’](s|re)\b", re.IGNORECASE)
 _NEGATED = re.compile(r"\b(?:is|was|are|were|does|did|do|has|have|had)(?: not|n['’]t)\b", re.IGNORECASE)
 _YEAR = re.compile(r"^(?:\w+ )?(?:\d{1,2}(?:st|nd|rd|th)?,? )?(?:\w+,? )?(?:1\d|20)\d\d(?:s| AD| BC)?$")
+_PRONOUN = re.compile(r"^(?:it|he|she|they|this|that|these|those|there)(?:['’]\w+)?\s", re.IGNORECASE)
 _ACCEPTED = 1.0  # score from which a reading by a relation is believed
 
 
@@ -61,9 +63,9 @@ class ParsedFact:
     question: str | None
     confidence: float  # 0 to 1; about 0.9 and more where relation and names are known
 
-    def to_edit(self, **more: object) -> Edit:
-        """The fact as an edit request."""
-        return Edit(self.prompt, self.subject, self.object, relation=self.relation, question=self.question, **more)  # type: ignore[arg-type]
+    def to_edit(self, **more: Any) -> Edit:
+        """The fact as an edit request; more of its fields may be given."""
+        return Edit(self.prompt, self.subject, self.object, relation=self.relation, question=self.question, **more)
 
 
 def parse_statement(
@@ -127,10 +129,15 @@ class Parser:
                 f"{sentence!r} says what is not so. Say what is so instead, for example {FORMS.partition(',')[0]}."
             )
         plain = split_sentence(body, self.names.known)
+        if plain is None and _PRONOUN.match(body):
+            raise InvalidInput(
+                f"{sentence!r} does not name what it is about. Name it instead of saying {body.split()[0]!r}, for example {FORMS.partition(',')[0]}."
+            )
         if plain is None:
             raise InvalidInput(f"{sentence!r} is not understood as a fact. Forms that are understood: {FORMS}")
         subject = self.names.spelled(plain.subject)
-        return ParsedFact(subject, plain.relation, plain.object, plain.prompt, plain.ask(subject), plain.confidence)
+        prompt = _sentence_case(plain.prompt, subject)
+        return ParsedFact(subject, plain.relation, plain.object, prompt, plain.ask(subject), plain.confidence)
 
     def correct(self, text: str, question: str | None) -> ParsedFact:
         sentence = _checked(text)
@@ -183,9 +190,12 @@ class Parser:
         relation = self.relations[match.shape.relation]
         subject = self.names.spelled(match.subject)
         obj = self.names.spelled_object(match.object, relation.id)
-        prompt = match.prompt if match.prompt and match.shape.source in (*relation.cloze, *relation.cloze_unseen) else None
+        prompt = (
+            match.prompt if match.prompt and match.shape.source in (*relation.cloze, *relation.cloze_unseen) else None
+        )
+        prompt = _sentence_case(prompt, subject) if prompt else relation.cloze[0]
         confidence = min(0.99, 0.45 + score / 25)
-        return ParsedFact(subject, relation.id, obj, prompt or relation.cloze[0], relation.ask(subject), round(confidence, 2))
+        return ParsedFact(subject, relation.id, obj, prompt, relation.ask(subject), round(confidence, 2))
 
     def _score(self, match: Match) -> float:
         """How well a reading agrees with what is known; readings compete, and below _ACCEPTED none is believed."""
@@ -206,7 +216,9 @@ def _checked(text: str) -> str:
     if not sentence:
         raise InvalidInput(f"The sentence is empty. Forms that are understood: {FORMS}")
     if len(sentence) > LONGEST:
-        raise InvalidInput(f"The sentence has {len(sentence):,} characters; at most {LONGEST:,} make a fact. Shorten it.")
+        raise InvalidInput(
+            f"The sentence has {len(sentence):,} characters; at most {LONGEST:,} make a fact. Shorten it."
+        )
     if sentence.endswith("?"):
         raise InvalidInput(f"{sentence!r} is a question. State a fact instead, for example {FORMS.partition(',')[0]}.")
     stripped = sentence.rstrip(" !;,").rstrip()
@@ -216,6 +228,13 @@ def _checked(text: str) -> str:
 def _abbreviated(text: str) -> bool:
     """True where the final period belongs to the last word: "Washington, D.C.", "Acme Inc.", "Sammy Davis Jr."."""
     return re.search(r"(?:\b\w\.\w\.|\b(?:Inc|Ltd|Co|Corp|Jr|Sr|Bros)\.)$", text) is not None
+
+
+def _sentence_case(prompt: str, subject: str) -> str:
+    """The prompt with a capital at its start, and without an article that the subject brings itself."""
+    if subject[:4].lower() == "the ":
+        prompt = re.sub(r"\bthe \{\}", "{}", prompt, flags=re.IGNORECASE)
+    return prompt[0].upper() + prompt[1:]
 
 
 def _tidied(sentence: str) -> str:

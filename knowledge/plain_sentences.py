@@ -20,7 +20,9 @@ _IS = rf"(?:{_BE}|remains|became|{_BE} (?:called|named|known as))"
 _NOUN = r"(?P<r>(?:[^\W\d_][\w&/-]*)(?: (?!is\b|was\b|are\b|were\b|of\b)[^\W\d_][\w&/-]*){0,5}?)"
 _FORMS = (
     re.compile(rf"^(?P<the>[Tt]he )?{_NOUN} of (?P<art>the )?(?P<s>.+?) (?P<be>{_IS})(?: the)? (?P<o>\S.*)$"),
-    re.compile(rf"^(?P<the>[Tt]he ){_NOUN} (?P<prep>for|at|in) (?P<art>the )?(?P<s>[A-Z].*?) (?P<be>{_IS})(?: the)? (?P<o>[A-Z\d].*)$"),
+    re.compile(
+        rf"^(?P<the>[Tt]he ){_NOUN} (?P<prep>for|at|in) (?P<art>the )?(?P<s>[A-Z].*?) (?P<be>{_IS})(?: the)? (?P<o>[A-Z\d].*)$"
+    ),
     re.compile(rf"^(?P<the>[Tt]he )?(?P<s>.+?)(?P<gen>['’]s?) {_NOUN} (?P<be>{_IS})(?: the)? (?P<o>\S.*)$"),
 )
 _REVERSED = (
@@ -63,7 +65,9 @@ class PlainFact:
     confidence: float
 
     def ask(self, subject: str) -> str | None:
-        return None if self.question is None else fill(self.question, subject)
+        first, space, rest = subject.partition(" ")
+        name = first.lower() + space + rest if first in ("My", "Our", "Your", "His", "Her", "Their") else subject
+        return None if self.question is None else fill(self.question, name)
 
 
 def split_sentence(text: str, known: Callable[[str], bool] = lambda name: False) -> PlainFact | None:
@@ -128,7 +132,12 @@ def _verb_place(words: list[str], known: Callable[[str], bool]) -> int | None:
         if word in _VERBS:
             return at
     for at, word in enumerate(words[1:], start=1):  # no common verb: the first that looks like one, after a name
-        if word.islower() and re.fullmatch(r"[a-z]{2,}(?:s|ed)", word) and word not in _JOINERS and words[at - 1][0].isupper():
+        if (
+            word.islower()
+            and re.fullmatch(r"[a-z]{2,}(?:s|ed)", word)
+            and word not in _JOINERS
+            and words[at - 1][0].isupper()
+        ):
             return at
     return None
 

@@ -19,7 +19,14 @@ from knowledge.relations import Relation
 
 # Ways of saying a relation that are too loose to be trained or measured on, but that people type.
 _COLLOQUIAL: Mapping[str, tuple[str, ...]] = {
-    "occupation": ("{} is a", "{} is an", "{} works as a", "{} works as an", "{} is by profession a", "{s} is {o} by profession."),
+    "occupation": (
+        "{} is a",
+        "{} is an",
+        "{} works as a",
+        "{} works as an",
+        "{} is by profession a",
+        "{s} is {o} by profession.",
+    ),
     "citizenship": ("{} is a citizen of", "{} holds a passport of"),
     "author": ("{o} wrote {s}.", "{} was written by"),
     "director": ("{o} directed {s}.", "{} was directed by"),
@@ -36,6 +43,15 @@ _COLLOQUIAL: Mapping[str, tuple[str, ...]] = {
     "instrument": ("{} plays the",),
     "sport": ("{} plays",),
     "headquarters": ("{} is based in", "{} has its headquarters in"),
+    "mountain_country": ("{} is in", "{} is situated in"),
+    "island_country": ("{} is in", "{} is located in", "{} lies in"),
+    "university_city": ("{} is in",),
+    "held_in": ("{} is in", "{} is located in", "{} hangs in", "{} can be seen in"),
+    "airline_country": ("{} is based in", "{} comes from"),
+    "formed_in": ("{} comes from", "{} is from"),
+    "birthplace": ("{} comes from", "{} is from"),
+    "chemical_symbol": ("The symbol of {} is", "{o} is the symbol of {s}."),
+    "atomic_number": ("{} has atomic number", "{} has the atomic number"),
 }
 # Words that say nothing about which relation is meant; a wording made of them alone needs a name that is known.
 _VAGUE = frozenset(
@@ -116,7 +132,9 @@ def _add(
         size = len(before) + len(form) + len(after)
         shapes.setdefault(
             key,
-            Shape(relation.id, wording, subject_first, before, form, after, place, size, all(w in _VAGUE for w in words)),
+            Shape(
+                relation.id, wording, subject_first, before, form, after, place, size, all(w in _VAGUE for w in words)
+            ),
         )
 
 

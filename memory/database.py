@@ -38,10 +38,9 @@ class Database:
         self.in_memory = self.sqlite and self.path is None
         self._lock = threading.RLock()
         self.engine = self._create()
-        with explained(self.path):
-            with self.write() as connection:
-                schema.metadata.create_all(connection)
-                self._check_version(connection)
+        with self.write() as connection:
+            schema.metadata.create_all(connection)
+            self._check_version(connection)
 
     def _sqlite_path(self) -> Path | None:
         name = self.url.database
@@ -68,18 +67,18 @@ class Database:
             connection.execute(schema.meta.insert().values(row))
         elif version != schema.SCHEMA_VERSION:
             raise StorageFailure(
-                f"The facts in {self.path or self.url} were written by another version of the program (schema {version}, "
-                f"this one reads {schema.SCHEMA_VERSION}). Export them with that version and import them here."
+                f"The facts in {self.path or self.url} were written by another version of the program (schema "
+                f"{version}, this one reads {schema.SCHEMA_VERSION}). Export them there and import them here."
             )
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A read transaction: one consistent view of the tables."""
-        with explained(self.path), self._lock if self.in_memory else nullcontext():
-            with self.engine.connect() as connection:
-                connection = connection.execution_options(palimpsest_read=True)
-                with connection.begin():
-                    yield connection
+        lock = self._lock if self.in_memory else nullcontext()
+        with explained(self.path), lock, self.engine.connect() as plain:
+            connection = plain.execution_options(palimpsest_read=True)
+            with connection.begin():
+                yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -141,9 +140,10 @@ def explained(where: Path | None) -> Iterator[None]:
         elif "unable to open" in low:
             cure = "Check that the folder exists and may be written to, or choose another data folder."
         elif "not a database" in low or "malformed" in low:
-            cure = "The file is damaged or is not one of ours; it was left as it is. Restore a backup or choose another data folder."
+            cure = "The file is damaged or not one of ours; it was left alone. Restore a backup or choose another one."
         else:
             raise
         raise StorageFailure(f"{place}: {cause}. {cure}") from error
     except OSError as error:
-        raise StorageFailure(f"{place}: {error.strerror or error}. Choose a data folder that can be written to.") from error
+        cause = error.strerror or str(error)
+        raise StorageFailure(f"{place}: {cause}. Choose a data folder that can be written to.") from error

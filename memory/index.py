@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import faiss
 import numpy as np
@@ -60,7 +61,7 @@ class VectorIndex:
         with self._lock:
             present = [fact_id for fact_id in ids if fact_id in self._ids]
             if present:
-                self._index.remove_ids(np.asarray(present, dtype=np.int64))
+                self._index.remove_ids(np.asarray(present, dtype=np.int64))  # type: ignore[arg-type]
                 self._ids.difference_update(present)
 
     def search(self, vector: Vectors, k: int, allowed: Ids | None = None) -> list[tuple[int, float]]:
@@ -72,7 +73,7 @@ class VectorIndex:
             query = np.ascontiguousarray(vector, dtype=np.float32).reshape(1, self.dim)
             parameters = None
             if allowed is not None:
-                parameters = faiss.SearchParameters(sel=faiss.IDSelectorBatch(allowed))
+                parameters = faiss.SearchParameters(sel=faiss.IDSelectorBatch(allowed))  # type: ignore[call-arg]
             scores, ids = self._index.search(query, min(k, count), params=parameters)
         found = zip(ids[0].tolist(), scores[0].tolist(), strict=True)
         return [(fact_id, float(score)) for fact_id, score in found if fact_id >= 0]
@@ -92,7 +93,7 @@ class VectorIndex:
     def from_bytes(cls, data: bytes, dim: int) -> VectorIndex:
         """The inverse of :meth:`to_bytes`; the caller has checked that the bytes are whole."""
         index = cls(dim)
-        loaded = faiss.deserialize_index(np.frombuffer(data, dtype=np.uint8))
+        loaded: Any = faiss.deserialize_index(np.frombuffer(data, dtype=np.uint8))
         if loaded.d != dim:
             raise ValueError(f"the index has {loaded.d} dimensions instead of {dim}")
         index._index = loaded

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from typing import Any
 
 from sqlalchemy import Connection, select
@@ -46,7 +47,13 @@ class Journal:
     """
 
     def __init__(
-        self, connection: Connection, namespace: str, actor: str, *, inverts: int | None = None, action: int | None = None
+        self,
+        connection: Connection,
+        namespace: str,
+        actor: str,
+        *,
+        inverts: int | None = None,
+        action: int | None = None,
     ) -> None:
         self.connection = connection
         self.namespace = namespace
@@ -141,7 +148,7 @@ def settle(rows: Sequence[tuple[Row, int]]) -> list[Row]:
             groups.setdefault(key, []).append((activated, row))
     for members in groups.values():
         members.sort(key=lambda member: (member[0], member[1]["id"]))
-        for (_, older), (_, newer) in zip(members, members[1:], strict=False):
+        for (_, older), (_, newer) in pairwise(members):
             close(older, newer)
             newer["supersedes_id"] = older["id"]
     return [row for row, _ in rows]

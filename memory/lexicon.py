@@ -13,6 +13,7 @@ from functools import lru_cache
 from knowledge.errors import InvalidInput
 from knowledge.relations import Relation, fill
 from knowledge.text import normalise_key, squeeze
+from knowledge.world import World, load_world
 from memory.schema import FUNCTIONAL, MULTI
 
 LONGEST = {"subject": 300, "relation": 200, "object": 500, "prompt": 500, "question": 500, "statement": 1000}
@@ -59,9 +60,11 @@ class Lexicon:
     @classmethod
     @lru_cache(maxsize=1)
     def bundled(cls) -> Lexicon:
-        from knowledge.world import load_world
+        return cls.of(load_world())
 
-        world = load_world()
+    @classmethod
+    def of(cls, world: World) -> Lexicon:
+        """The words of a world."""
         names = {name for names in world.entities.values() for name in names} | {fact.object for fact in world.facts}
         return cls(world.relations, world.aliases, names)
 
@@ -76,6 +79,10 @@ class Lexicon:
     def alias_keys(self) -> Mapping[str, str]:
         """Alias key to entity key, for finding subjects in a question."""
         return self._aliases
+
+    def names_of(self, key: str) -> tuple[str, ...]:
+        """Aliases of the entity of that key."""
+        return tuple(self._names.get(key, ()))
 
     def aliases_of(self, name: str) -> tuple[str, ...]:
         return tuple(self._names.get(self.entity_key(name), ()))
@@ -130,9 +137,7 @@ class Lexicon:
         )
 
 
-def _default_prompt(
-    known: Relation | None, relation: str | None, subject: str, obj: str, statement: str | None
-) -> str:
+def _default_prompt(known: Relation | None, relation: str | None, subject: str, obj: str, statement: str | None) -> str:
     if known is not None:
         return known.cloze[0]
     if relation is not None:

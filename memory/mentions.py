@@ -20,11 +20,12 @@ _POSSESSIVE = re.compile(r"(?:'s|’s|'|’)$", re.IGNORECASE)
 _LONGEST = 12  # words of the longest name that is looked for
 LAST_WORD = 0.7  # quality of the last word of a name standing alone
 # Words that are names now and then, but nearly always not; alone they count only with a capital inside a sentence.
-_COMMON = frozenset(
-    "a an and are as at be by can did do does for from had has have he her him his how i if in into is it its me my of "
-    "on or our she so tell than that the their them then there they this to was we were what when where which who whom "
-    "whose why will with would you your about after all any name known please know".split()
-)
+_COMMON_WORDS = """
+    a an and are as at be by can did do does for from had has have he her him his how i if in into is it its me my
+    of on or our she so tell than that the their them then there they this to was we were what when where which who
+    whom whose why will with would you your about after all any name known please know
+"""
+_COMMON = frozenset(_COMMON_WORDS.split())
 
 
 @dataclass(frozen=True, slots=True)

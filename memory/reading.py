@@ -149,6 +149,18 @@ def aliases(connection: Connection, subject_key: str, namespaces: Sequence[str])
     return list(connection.execute(query.order_by(column.alias)).scalars())
 
 
+def alias_table(connection: Connection, keys: Sequence[str], namespaces: Sequence[str]) -> dict[str, list[str]]:
+    """Subject key to the aliases that users gave it."""
+    column = schema.alias.c
+    query = select(column.subject_key, column.alias).where(
+        column.subject_key.in_(keys), column.namespace.in_(namespaces)
+    )
+    table: dict[str, list[str]] = {}
+    for key, name in connection.execute(query):
+        table.setdefault(key, []).append(name)
+    return table
+
+
 def events_of_action(connection: Connection, action: int) -> list[Event]:
     return journal.events(connection, schema.event.c.action == action)
 

@@ -96,7 +96,7 @@ class Router:
         if not query.strip():
             raise InvalidInput("The question is empty; type one.")
         if len(query) > LONGEST_QUESTION:
-            raise InvalidInput(f"The question has {len(query)} characters; at most {LONGEST_QUESTION} are read. Shorten it.")
+            raise InvalidInput(f"The question has {len(query)} characters, over the limit of {LONGEST_QUESTION}.")
         if mode not in MODES:
             raise UnknownName("mode", mode, MODES)
         names = {entry.name for entry in registry.available()} | set(self._strategies)
@@ -128,7 +128,7 @@ class Router:
         cancel: Event | None = None,
         on_step: Callable[[Step], None] | None = None,
     ) -> Iterator[str | Answer]:
-        """Pieces of text as they come, then the answer with its evidence. Closing the iterator stops the computation."""
+        """Pieces of text as they come, then the answer with its evidence; closing the iterator stops it all."""
         start = time.perf_counter()
         route = self.route(query, mode=mode, strategy=strategy, history=history, namespace=namespace)
         overlay = self._overlay() if route.weights else None

@@ -162,7 +162,9 @@ correction = Table(  # MemPrompt: what the user meant, in words, keyed by the qu
     sqlite_autoincrement=True,
 )
 
-meta = Table("memory_meta", metadata, Column("key", String(64), primary_key=True), Column("value", Text, nullable=False))
+meta = Table(
+    "memory_meta", metadata, Column("key", String(64), primary_key=True), Column("value", Text, nullable=False)
+)
 SCHEMA_VERSION = "1"
 
 

@@ -1,178 +1,286 @@
 """The scope head: the probability that a stored fact answers a question.
 
-Question and fact are compared with their common subject masked ("Where is it?", "It is located in"), because what
-similarity confuses is the relation: "Who is the mayor of Paris?" is near every fact about Paris. The features of a
-pair are a handful of cosines, raw and in a learned relation space, and how surely the subject is named; a small
-network makes a probability of them. Trained by :mod:`memory.scope_training`, shipped as safetensors with its
-threshold and the rates that were measured with it.
+Similarity tells what a text is about. What it confuses is the relation: "Who is the mayor of Paris?" is near every
+fact about Paris. So question and fact are compared with their common subject masked ("Where is it?", "It is located
+in"), against a bank of known wordings of some 140 relations: do the two say the same relation, and does no *other*
+relation explain the question better? A small network makes a probability of a dozen such features; how surely the
+subject is named (:mod:`memory.mentions`) is weighed in afterwards.
+
+Trained by :mod:`memory.scope_training` on wordings only, half the time on relations that were kept out of the bank,
+so that it also judges relations nobody has listed. Shipped as safetensors; threshold and rates are in
+``calibration.json`` (:mod:`memory.calibration`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections import OrderedDict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from memory.calibration import Calibration, load_calibration
 from memory.embedder import Embedder, Vectors
-from memory.lexicon import Lexicon
+from memory.errors import IndexFileError
 from memory.mentions import Span, locate
 
 FILLER = "it"  # stands where the subject stood
-FEATURES = ("cos_full", "cos_question", "cos_prompt", "space_question", "space_prompt", "named", "exact", "extended", "object_named")
-_FOLDER = Path(__file__).parent / "data"
+FEATURES = (
+    "cos_prompt", "cos_question", "cos_best", "log_agreement", "log_posterior", "own", "rival", "margin_fact",
+    "margin_own", "fact_confidence", "query_confidence", "fact_in_bank", "relation_known",
+)  # fmt: skip
+SHIPPED = Path(__file__).parent / "data" / "scope.safetensors"
+_NO_MENTION = -9.0  # added to the logit when the subject is not named
+_EXTENDED = -1.5  # when a neighbouring capital suggests a longer, different name
+_SLIP = -8.0  # times the missing quality of a mention
 
 Matrix = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
-    """A threshold with what was measured at it."""
-
-    threshold: float
-    true_positive_rate: float | None = None
-    false_positive_rate: float | None = None
-    positives: int = 0
-    negatives: int = 0
-    by_kind: dict[str, dict[str, float]] = field(default_factory=dict)  # kind -> rate, n
-    encoder: str = ""
-    measured_on: str = "not measured"
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Calibration:
-        return cls(**{name: data[name] for name in cls.__slots__ if name in data})
-
-
-@dataclass(frozen=True, slots=True)
 class Pair:
-    """A question and a fact."""
+    """A question and a fact; ``names`` are other names of the fact's subject."""
 
     query: str
     subject: str
-    prompt: str | None
-    question: str | None
-    statement: str
     object: str
+    statement: str
+    prompt: str | None = None
+    question: str | None = None
+    relation: str | None = None  # id of a relation of the world, where known
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Bank:
+    """Known wordings, masked and embedded, by group (relations that mean the same are one group)."""
+
+    vectors: Matrix  # (n, dim)
+    group: NDArray[np.int64]  # (n,)
+    classifier: Matrix  # (dim, groups): a linear softmax from vector to group
+    compatible: NDArray[np.bool_]  # (groups, groups): may one subject have both relations?
+    near: NDArray[np.bool_]  # (groups, groups): too close to be told apart, itself included
+
+    @property
+    def present(self) -> NDArray[np.bool_]:
+        """Groups that have wordings in this bank."""
+        here = np.zeros(len(self.near), dtype=bool)
+        here[np.unique(self.group)] = True
+        return here
+
+    def posterior(self, vectors: Matrix, allowed: NDArray[np.bool_]) -> Matrix:
+        """Probability of each group for each vector, shape (n, groups), among the allowed ones."""
+        logits = np.where(allowed & self.present, vectors @ self.classifier, -1e9)
+        logits -= logits.max(1, keepdims=True)
+        out: Matrix = np.exp(logits)
+        out /= out.sum(1, keepdims=True)
+        return out
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """One hidden layer of tanh units on standardised features; gives a logit."""
+
+    mean: Matrix
+    scale: Matrix
+    hidden: Matrix  # (features, units)
+    hidden_bias: Matrix
+    out: Matrix  # (units,)
+    out_bias: Matrix  # (1,)
+
+    def __call__(self, features: Matrix) -> Matrix:
+        units = np.tanh((features - self.mean) / self.scale @ self.hidden + self.hidden_bias)
+        logits: Matrix = units @ self.out + self.out_bias
+        return logits
+
+
+def features(bank: Bank, query: Matrix, prompt: Matrix, question: Matrix, known: NDArray[np.int64]) -> Matrix:
+    """Features of (question, fact) pairs of masked vectors.
+
+    Args:
+        query, prompt, question: the masked question, and the fact's masked wording and own question, (n, dim) each.
+        known: the fact's group where its relation is a known one, else -1.
+
+    Returns:
+        shape (n, len(FEATURES)).
+    """
+    rows = np.arange(len(query))
+    fact = prompt + question
+    fact = fact / np.linalg.norm(fact, axis=1, keepdims=True)
+    anything = np.ones((len(query), len(bank.near)), dtype=bool)
+    guess = bank.posterior(fact, anything)
+    told = (known >= 0) & bank.present[np.maximum(known, 0)]
+    guess = np.where(told[:, None], np.eye(len(bank.near), dtype=np.float32)[np.maximum(known, 0)], guess)
+    group = guess.argmax(1)
+    sure = guess.max(1)
+    allowed = bank.compatible[group] | (sure < 0.5)[:, None]  # what else the question might ask of such a subject
+    asked = bank.posterior(query, allowed)
+    likeness = query @ bank.vectors.T
+    here = allowed[:, bank.group]
+    other = ~bank.near[group][:, bank.group]
+    own = np.where((bank.group[None] == group[:, None]) & here, likeness, -1).max(1)
+    rival = np.where(other & here, likeness, -1).max(1)
+    cos_prompt, cos_question = (query * prompt).sum(1), (query * question).sum(1)
+    best = np.maximum(cos_prompt, cos_question)
+    columns = [
+        cos_prompt,
+        cos_question,
+        best,
+        np.log((asked * guess).sum(1) + 1e-4),
+        np.log(asked[rows, group] + 1e-4),
+        own,
+        rival,
+        best - rival,
+        own - rival,
+        sure,
+        asked.max(1),
+        (fact @ bank.vectors.T).max(1),
+        told.astype(np.float32),
+    ]
+    return np.stack(columns, axis=1).astype(np.float32)
 
 
 class ScopeHead:
     """Scores (question, fact) pairs.
 
     Args:
-        tensors: the network's weights; empty for the untrained rule (mean of the cosines and a fixed slope).
+        groups: relation id to group number, for relations of the world.
     """
 
-    def __init__(self, embedder: Embedder, tensors: dict[str, Matrix], calibration: Calibration) -> None:
+    def __init__(
+        self, embedder: Embedder, bank: Bank, network: Network, groups: dict[str, int], calibration: Calibration
+    ) -> None:
         self.embedder = embedder
-        self.tensors = tensors
+        self.bank = bank
+        self.network = network
+        self.groups = groups
         self.calibration = calibration
+        self._cache: OrderedDict[tuple[str, str, str, int], float] = OrderedDict()
+        self._lock = Lock()
 
     @classmethod
     def shipped(cls, embedder: Embedder) -> ScopeHead:
-        """The trained head for this encoder, or the untrained rule where there is none."""
-        path = _FOLDER / "scope.safetensors"
-        if path.is_file():
-            head = cls.load(path, embedder)
-            if head.calibration.encoder == embedder.id:
-                return head
-        return cls(embedder, {}, Calibration(threshold=0.5, encoder=embedder.id))
+        """The trained head for this encoder.
+
+        Raises:
+            IndexFileError: there is none for this encoder.
+        """
+        return cls.load(SHIPPED, embedder)
 
     @classmethod
     def load(cls, path: Path, embedder: Embedder) -> ScopeHead:
-        from safetensors import safe_open
+        from safetensors import SafetensorError, safe_open
 
-        with safe_open(str(path), framework="numpy") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-            meta = json.loads((file.metadata() or {})["calibration"])
-        return cls(embedder, tensors, Calibration.from_json(meta))
+        try:
+            with safe_open(str(path), framework="numpy") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+                meta = json.loads((file.metadata() or {})["scope"])
+        except (OSError, SafetensorError, KeyError) as error:
+            raise IndexFileError(
+                f"The scope head {path} cannot be read ({error}). Run 'python -m app train gate' to make it."
+            ) from error
+        if meta["encoder"] != embedder.id:
+            raise IndexFileError(
+                f"The scope head was trained for the encoder {meta['encoder']}, not for {embedder.id}. Use that "
+                "encoder, or run 'python -m app train gate' for this one."
+            )
+        real = {name: value.astype(np.float32) for name, value in tensors.items() if value.dtype == np.float16}
+        bank = Bank(
+            real["bank"],
+            tensors["group"].astype(np.int64),
+            real["classifier"],
+            tensors["compatible"].astype(bool),
+            tensors["near"].astype(bool),
+        )
+        network = Network(*(tensors[name] for name in Network.__slots__))
+        return cls(embedder, bank, network, meta["groups"], load_calibration(embedder.id, path.parent))
 
     def save(self, path: Path) -> None:
         from safetensors.numpy import save_file
 
+        tensors: dict[str, NDArray[Any]] = {
+            "bank": self.bank.vectors.astype(np.float16),
+            "group": self.bank.group.astype(np.int32),
+            "classifier": self.bank.classifier.astype(np.float16),
+            "compatible": self.bank.compatible.astype(np.uint8),
+            "near": self.bank.near.astype(np.uint8),
+            **{name: np.ascontiguousarray(getattr(self.network, name), np.float32) for name in Network.__slots__},
+        }
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(self.tensors, str(path), {"calibration": json.dumps(self.calibration.to_json())})
+        save_file(tensors, str(path), {"scope": json.dumps({"encoder": self.embedder.id, "groups": self.groups})})
+        path.chmod(0o644)  # the library writes 0600, which another user of the installed program could not read
 
-    def score(self, pairs: Sequence[Pair], names: Sequence[Sequence[str]], lexicon: Lexicon) -> list[float]:
-        """Probability of each pair; ``names`` are the other names of each fact's subject."""
-        if not pairs:
-            return []
-        features = self.features(pairs, names)
-        return [float(value) for value in self.probability(features)]
+    # ------------------------------------------------------------------------------------------------ scoring
 
-    def features(self, pairs: Sequence[Pair], names: Sequence[Sequence[str]]) -> Matrix:
-        """Features of the pairs, shape (n, len(FEATURES))."""
-        spans = [locate(pair.query, pair.subject, other) for pair, other in zip(pairs, names, strict=True)]
-        queries = [masked(pair.query, span) for pair, span in zip(pairs, spans, strict=True)]
-        prompts = [template(pair) for pair in pairs]
-        questions = [asked(pair, other) for pair, other in zip(pairs, names, strict=True)]
-        texts = dict.fromkeys([*queries, *prompts, *questions, *(p.query for p in pairs), *(p.statement for p in pairs)])
-        table = dict(zip(texts, self.embedder.query(*texts), strict=True))
+    def score(self, pairs: Sequence[Pair], known: Collection[str] = ()) -> list[float]:
+        """Probability of each pair; ``known`` are keys of entities, so that no other name passes for the subject."""
+        spans = [locate(pair.query, pair.subject, pair.names, known) for pair in pairs]
+        logits = self._relation_logits(
+            [
+                (masked(pair.query, span), template(pair), asked(pair), self.groups.get(pair.relation or "", -1))
+                for pair, span in zip(pairs, spans, strict=True)
+            ]
+        )
+        total = np.array([logit + mention_logit(span) for logit, span in zip(logits, spans, strict=True)])
+        return [float(p) for p in 1 / (1 + np.exp(-np.clip(total, -30, 30)))]
 
-        def cosines(left: Sequence[str], right: Sequence[str], project: bool) -> Vectors:
-            first, second = np.stack([table[t] for t in left]), np.stack([table[t] for t in right])
-            if project:
-                first, second = self._space(first), self._space(second)
-            out: Vectors = (first * second).sum(1)
-            return out
+    def same_relation(self, query: str, wordings: Sequence[str]) -> list[float]:
+        """Probability that a masked question asks what each masked wording says."""
+        logits = self._relation_logits([(query, wording, wording, -1) for wording in wordings])
+        return [float(p) for p in 1 / (1 + np.exp(-np.clip(np.array(logits), -30, 30)))]
 
-        learned = "space" in self.tensors
-        columns = [
-            cosines([p.query for p in pairs], [p.statement for p in pairs], False),
-            cosines(queries, questions, False),
-            cosines(queries, prompts, False),
-            cosines(queries, questions, learned),
-            cosines(queries, prompts, learned),
-            np.array([span.quality if span else 0.0 for span in spans]),
-            np.array([float(span is not None and span.quality == 1.0) for span in spans]),
-            np.array([float(span is not None and span.extended) for span in spans]),
-            np.array([float(_exactly(pair.query, pair.object)) for pair in pairs]),
-        ]
-        return np.stack(columns, axis=1).astype(np.float32)
-
-    def _space(self, vectors: Vectors) -> Vectors:
-        projected = vectors @ self.tensors["space"]
-        out: Vectors = projected / np.maximum(np.linalg.norm(projected, axis=1, keepdims=True), 1e-9)
+    def _relation_logits(self, keys: Sequence[tuple[str, str, str, int]]) -> list[float]:
+        with self._lock:
+            missing = list(dict.fromkeys(key for key in keys if key not in self._cache))
+        fresh: dict[tuple[str, str, str, int], float] = {}
+        if missing:
+            texts = list(dict.fromkeys(text for *three, _ in missing for text in three))
+            at = {text: row for row, text in enumerate(texts)}
+            vectors: Vectors = self.embedder.query(*texts)
+            query, prompt, question = (
+                vectors[[at[text] for text in column]]
+                for column in ([key[0] for key in missing], [key[1] for key in missing], [key[2] for key in missing])
+            )
+            known = np.array([key[3] for key in missing], dtype=np.int64)
+            logits = self.network(features(self.bank, query, prompt, question, known))
+            fresh = {key: float(logit) for key, logit in zip(missing, logits, strict=True)}
+        with self._lock:
+            self._cache.update(fresh)
+            out = [self._cache[key] if key in self._cache else fresh[key] for key in keys]
+            while len(self._cache) > 20_000:
+                self._cache.popitem(last=False)
         return out
 
-    def probability(self, features: Matrix) -> Matrix:
-        """The network: one hidden layer of tanh units, or the fixed rule."""
-        if "hidden" not in self.tensors:
-            likeness = np.maximum(features[:, 1], features[:, 2])
-            logit = 14 * (likeness - 0.68) - 8 * (1 - features[:, 5]) - 2 * features[:, 7]
-        else:
-            scaled = (features - self.tensors["mean"]) / self.tensors["scale"]
-            logit = np.tanh(scaled @ self.tensors["hidden"] + self.tensors["hidden_bias"]) @ self.tensors["out"]
-            logit = logit[:, 0] + self.tensors["out_bias"][0]
-        out: Matrix = 1 / (1 + np.exp(-np.clip(logit, -30, 30)))
-        return out
+
+def mention_logit(span: Span | None) -> float:
+    """What the way the subject is named adds to the logit."""
+    if span is None:
+        return _NO_MENTION
+    return _SLIP * (1 - span.quality) + (_EXTENDED if span.extended else 0.0)
 
 
 def masked(text: str, span: Span | None) -> str:
-    return span.mask(text, FILLER) if span is not None else text
+    """The text with the subject masked, its first letter a capital."""
+    out = span.mask(text, FILLER) if span is not None else text
+    return out[:1].upper() + out[1:]
 
 
 def template(pair: Pair) -> str:
     """The fact's wording without subject and object."""
     if pair.prompt and "{}" in pair.prompt:
-        return pair.prompt.replace("{}", FILLER)
-    body = pair.statement.rstrip(".").removesuffix(pair.object)
-    return masked(body, locate(body, pair.subject))
+        text = pair.prompt.replace("{}", FILLER)
+        return text[:1].upper() + text[1:]
+    body = pair.statement.rstrip(".").removesuffix(pair.object).rstrip()
+    return masked(body, locate(body, pair.subject, pair.names))
 
 
-def asked(pair: Pair, names: Sequence[str]) -> str:
-    """The fact's question without the subject; the wording itself where there is no question."""
+def asked(pair: Pair) -> str:
+    """The fact's question without the subject; its wording where there is no question."""
     if not pair.question:
         return template(pair)
-    return masked(pair.question, locate(pair.question, pair.subject, names))
-
-
-def _exactly(text: str, name: str) -> bool:
-    span = locate(text, name)
-    return span is not None and span.quality == 1.0
+    return masked(pair.question, locate(pair.question, pair.subject, pair.names))

@@ -69,7 +69,7 @@ class Snapshots:
         try:
             return self._load(path)
         except Exception as error:  # whatever is wrong with the files, the database has the truth
-            log.warning("The index snapshot in %s cannot be used (%s); rebuilding from the stored vectors.", self.folder, error)
+            log.warning("The index snapshot in %s is not used: %s. The index is rebuilt.", self.folder, error)
             return None
 
     def _load(self, path: Path) -> tuple[VectorIndex, int]:

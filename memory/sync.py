@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-from sqlalchemy import Connection, func, or_, select
+from sqlalchemy import ColumnElement, Connection, func, or_, select
 
 from memory import schema
 from memory.database import Database
@@ -55,12 +55,12 @@ class IndexSync:
             self.index, self.seq = restored
             with self.database.read() as connection:
                 if self._last(connection) < self.seq:  # the table was put back to an older state
-                    log.warning("The index snapshot is newer than the facts; rebuilding the index from the stored vectors.")
+                    log.warning("The index snapshot is newer than the facts; rebuilding it from the stored vectors.")
                     restored = None
                 else:
                     self._replay(connection)
                     if self._membership(connection) != self.index.ids():
-                        log.warning("The index snapshot does not match the facts; rebuilding it from the stored vectors.")
+                        log.warning("The index snapshot does not match the facts; rebuilding the index.")
                         restored = None
         if restored is None:
             self.rebuild()
@@ -96,7 +96,7 @@ class IndexSync:
             count = connection.execute(select(func.count()).select_from(schema.embedding).where(stale)).scalar_one()
         if not count:
             return
-        log.warning("Embedding %d facts again with %s; the stored vectors are of another encoder.", count, self.embedder.id)
+        log.warning("Embedding %d facts again: their vectors are not of %s.", count, self.embedder.id)
         while True:
             with self.database.write() as connection:
                 join = schema.fact.join(schema.embedding, schema.embedding.c.fact_id == schema.fact.c.id)
@@ -178,8 +178,8 @@ class IndexSync:
         return int(connection.execute(select(func.max(schema.event.c.seq))).scalar() or 0)
 
     @staticmethod
-    def _vectors(connection: Connection, *conditions: object, limit: int) -> list[tuple[int, bytes]]:
-        query = select(schema.embedding.c.fact_id, schema.embedding.c.vector).where(*conditions)  # type: ignore[arg-type]
+    def _vectors(connection: Connection, *conditions: ColumnElement[bool], limit: int) -> list[tuple[int, bytes]]:
+        query = select(schema.embedding.c.fact_id, schema.embedding.c.vector).where(*conditions)
         rows = connection.execute(query.order_by(schema.embedding.c.fact_id).limit(limit)).all()
         return [(row.fact_id, row.vector) for row in rows]
 
@@ -192,7 +192,9 @@ def store_vectors(
         return
     if vectors is None:
         vectors = embedder.encode([text for _, text in texts])
-    connection.execute(schema.embedding.delete().where(schema.embedding.c.fact_id.in_([fact_id for fact_id, _ in texts])))
+    ids = [fact_id for fact_id, _ in texts]
+    for part in _batches(ids, _BATCH):
+        connection.execute(schema.embedding.delete().where(schema.embedding.c.fact_id.in_(part)))
     rows = [
         {
             "fact_id": fact_id,
@@ -205,7 +207,7 @@ def store_vectors(
     connection.execute(schema.embedding.insert(), rows)
 
 
-def _searchable() -> object:
+def _searchable() -> ColumnElement[bool]:
     columns = schema.fact.c
     open_ended = or_(columns.valid_to.is_(None), columns.valid_to > schema.now())
     return columns.status.in_((schema.CURRENT, schema.SUPERSEDED)) & open_ended

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, and_, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, or_, select
 
 from memory import schema
 from memory.embedder import Embedder
@@ -32,7 +32,7 @@ class Action:
 def actions(connection: Connection, namespace: str | None, limit: int) -> list[Action]:
     """The latest actions, newest first; undos and redos show as ``undone`` of what they concern."""
     column = schema.event.c
-    conditions = [column.inverts.is_(None)]
+    conditions: list[ColumnElement[bool]] = [column.inverts.is_(None)]
     if namespace is not None:
         conditions.append(column.namespace == namespace)
     ids = select(column.action).where(*conditions).distinct().order_by(column.action.desc()).limit(limit)
@@ -45,7 +45,7 @@ def actions(connection: Connection, namespace: str | None, limit: int) -> list[A
     )
     found: dict[int, list[tuple[str, str, str, datetime, int]]] = {}
     for action, *rest in connection.execute(query):
-        found.setdefault(action, []).append(tuple(rest))  # type: ignore[arg-type]
+        found.setdefault(action, []).append(tuple(rest))
     out = []
     for action in wanted:
         rows = found[action]
@@ -62,9 +62,12 @@ def last_to_undo(connection: Connection, namespace: str) -> int:
     """
     column = schema.event.c
     undone = undone_actions(connection, namespace)
-    query = select(column.action).where(
-        column.inverts.is_(None), column.namespace == namespace, column.op != "purge"
-    ).distinct().order_by(column.action.desc())
+    query = (
+        select(column.action)
+        .where(column.inverts.is_(None), column.namespace == namespace, column.op != "purge")
+        .distinct()
+        .order_by(column.action.desc())
+    )
     for action in connection.execute(query).scalars():
         if action not in undone:
             return int(action)
@@ -167,8 +170,8 @@ def _changes(connection: Connection, ids: list[int], undone: set[int], at: datet
     histories: dict[int, list[Event]] = {fact_id: [] for fact_id in ids}
     for start in range(0, len(ids), 500):
         part = ids[start : start + 500]
-        for row in connection.execute(select(schema.fact).where(schema.fact.c.id.in_(part))).mappings():
-            now[row["id"]] = dict(row)
+        for found in connection.execute(select(schema.fact).where(schema.fact.c.id.in_(part))).mappings():
+            now[found["id"]] = dict(found)
         for item in events(connection, schema.event.c.fact_id.in_(part)):
             histories[item.fact_id].append(item)
     folded: list[tuple[Row, int]] = []
@@ -192,13 +195,16 @@ def _differs(before: Row, after: Row) -> bool:
 
 
 def _apply(connection: Connection, embedder: Embedder, changes: list[tuple[Row, Row]]) -> None:
-    # Out of force first: the unique index never sees two current facts at once.
-    for _, after in sorted(changes, key=lambda change: change[1]["status"] == schema.CURRENT):
+    # All out of force first, so that the unique index never sees two current facts about one thing on the way.
+    for start in range(0, len(changes), 500):
+        ids = [after["id"] for _, after in changes[start : start + 500]]
+        connection.execute(schema.fact.update().where(schema.fact.c.id.in_(ids)).values(status=schema.SUPERSEDED))
+    for _, after in changes:
         values = {name: after[name] for name in schema.FIELDS if name != "id"}
         values["object_aliases"] = list(values["object_aliases"] or ())
         connection.execute(schema.fact.update().where(schema.fact.c.id == after["id"]).values(values))
-    reworded = [(after["id"], after["statement"]) for before, after in changes if before["statement"] != after["statement"]]
-    store_vectors(connection, embedder, reworded)
+    reworded = [after for before, after in changes if before["statement"] != after["statement"]]
+    store_vectors(connection, embedder, [(row["id"], row["statement"]) for row in reworded])
 
 
 def facts_by_id(connection: Connection, ids: list[int]) -> list[StoredFact]:

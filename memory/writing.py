@@ -67,11 +67,11 @@ def add(
     """
     journal = Journal(connection, drafts[0].namespace, actor, action=action)
     for fact_id in replaced:
-        row = connection.execute(select(schema.fact).where(schema.fact.c.id == fact_id)).mappings().first()
-        if row is not None and row["status"] != RETIRED:
-            after = dict(row) | {"status": RETIRED, "retired_at": journal.at, "valid_to": journal.at, "reason": "replaced"}
-            _update(connection, after)
-            journal.record([("retire", dict(row), after)])
+        found = connection.execute(select(schema.fact).where(schema.fact.c.id == fact_id)).mappings().first()
+        if found is not None and found["status"] != RETIRED:
+            end = {"status": RETIRED, "retired_at": journal.at, "valid_to": journal.at, "reason": "replaced"}
+            _update(connection, dict(found) | end)
+            journal.record([("retire", dict(found), dict(found) | end)])
     book = _Present(connection, drafts)
     new: list[Row] = []
     results: list[tuple[Row, Row | None, bool]] = []
@@ -95,7 +95,7 @@ def add(
         new.append(row)
         own.append((number, row))
         results.append((row, rival if row["status"] == CURRENT else None, False))
-    for before, after in changed.values():
+    for _, after in changed.values():
         _update(connection, after)
     journal.record([("supersede", before, after) for before, after in changed.values()])
     _insert(connection, new)
@@ -230,7 +230,8 @@ def reworded(row: Row, changes: dict[str, Any], lexicon: Lexicon) -> Row:
     others = ("target_true", "object_aliases", "valid_from", "valid_to", "source", "reason")
     unknown = sorted(set(changes) - {*words, *others})
     if unknown:
-        raise InvalidInput(f"A fact has no field {unknown[0]!r} that could be edited. Available: {', '.join((*words, *others))}.")
+        names = ", ".join((*words, *others))
+        raise InvalidInput(f"A fact has no field {unknown[0]!r} that could be edited. Available: {names}.")
     new = {name: changes[name] for name in words if name in changes}
     if not new:
         word = None
@@ -269,8 +270,9 @@ def change(connection: Connection, embedder: Embedder, before: Row, after: Row, 
     journal = Journal(connection, before["namespace"], actor)
     column = schema.fact.c
     if after["status"] == CURRENT and after["cardinality"] == FUNCTIONAL:
+        same = ("namespace", "subject_key", "relation_key", "cardinality")
         rivals = select(schema.fact).where(
-            and_(*(column[name] == after[name] for name in ("namespace", "subject_key", "relation_key", "cardinality"))),
+            and_(*(column[name] == after[name] for name in same)),
             column.status == CURRENT,
             column.id != after["id"],
         )

@@ -15,7 +15,7 @@ from knowledge.errors import InvalidInput
 def compare(
     sentences: Annotated[list[str] | None, typer.Argument(help="Facts as sentences.")] = None,
     fact: Annotated[list[int] | None, typer.Option("--fact", help="A stored fact; repeat it.")] = None,
-    method: Annotated[list[str] | None, typer.Option("--method", help="A method; repeat it. Default: all.")] = None,
+    method: Annotated[list[str] | None, typer.Option("--method", help="A method; repeat it. Default: those of the settings.")] = None,
     probes: Annotated[bool, typer.Option("--probes", help="Also print every probe with every answer.")] = False,
     json_: Json = False,
     data: Data = None,
@@ -28,7 +28,7 @@ def compare(
     if not facts:
         raise InvalidInput('Give a sentence ("The Eiffel Tower is located in Rome.") or --fact with a number.')
     with opened(data=data, model=model, device=device, namespace=namespace) as service:
-        names = method or [item.name for item in service.comparing.methods()]
+        names = method or service.comparing.usual()
         found = service.comparing.run(facts, names, progress=progress_to_stderr(json_))
         if json_:
             emit(found)

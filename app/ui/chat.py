@@ -27,6 +27,10 @@ PLACEHOLDER = """<div class="empty"><p class="empty-title">A model whose facts c
 <p>Ask it something. Then correct a fact under <b>Facts</b> and ask again: the answer changes,
 and what you did not touch stays as it was.</p></div>"""
 MODES = [("auto", "auto"), ("memory only", "memory"), ("weights only", "weights"), ("both", "both"), ("unedited", "base")]
+WHO = """async ({first}owner, chat) => {{
+  while (!window.palimpsest) await new Promise((done) => setTimeout(done, 50));
+  return [{values}window.palimpsest.owner, window.palimpsest.chat];
+}}"""  # a question typed before the page knows its browser and chat waits until it does
 FRAME = 0.04  # seconds between two updates of the page while an answer streams
 
 
@@ -87,14 +91,22 @@ class ChatTab:
                    [self.earlier, page.header], **quiet)  # fmt: skip
 
         for trigger in (self.text.submit, self.send.click):
-            answer_after(trigger(guarded(self._begin), [self.text, *who], [self.text, *shown], queue=False, **quiet))
-        answer_after(self.box.example_select(guarded(self._example), who, [self.text, *shown], queue=False, **quiet))
+            begun = trigger(
+                guarded(self._begin), [self.text, *who], [self.text, *shown], queue=False,
+                js=WHO.format(first="text, ", values="text, "), **quiet,
+            )  # fmt: skip
+            answer_after(begun)
+        answer_after(
+            self.box.example_select(
+                guarded(self._example), who, [self.text, *shown], queue=False, js=WHO.format(first="", values=""), **quiet
+            )
+        )
         answer_after(self.box.retry(guarded(self._retry), who, shown, queue=False, **quiet))
         answer_after(self.box.edit(guarded(self._edit), who, shown, queue=False, **quiet))
         self.stop.click(self._stop, [page.chat], None, queue=False, **quiet)
         self.box.undo(guarded(self._undo), who, [self.text, self.box], queue=False, **quiet)
         self.box.select(self._show_evidence, who, [evidence], queue=False, **quiet)
-        keep = "(chat) => { sessionStorage.setItem('palimpsest.chat', chat); }"
+        keep = "(chat) => { sessionStorage.setItem('palimpsest.chat', chat); window.palimpsest.chat = chat; }"
         opened = [page.chat, self.box, self.earlier, evidence]
         for event in (
             self.new.click(self._new, [page.owner], opened, queue=False, **quiet),

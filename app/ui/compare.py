@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,7 @@ class CompareTab:
     def build(self) -> None:
         settings = self.page.service.settings
         methods = [(item.title, item.name) for item in self.page.service.comparing.methods()]
-        usual = [name for _, name in methods if name in ("base", "ike", "rome", "r-rome")]
+        usual = self.page.service.comparing.usual()
         with gr.Column(elem_classes="form-group"):
             self.sentence = gr.Textbox(
                 label="A fact, in plain words", placeholder="The Eiffel Tower is located in Rome.", lines=1, max_lines=3,
@@ -60,7 +61,7 @@ class CompareTab:
     def wire(self) -> None:
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         run = self.run.click(guarded(self._begin), [self.page.owner], [self.run, self.stop], queue=False, **quiet)
-        out = [self.progress, self.table, self.plot, self.found, self.more, self.kind, self.missed, self.probes]
+        out = [self.progress, self.table, self.plot, self.found, self.more, self.kind, self.missed, self.probes, self.csv]
         run.then(
             guarded(self._run), [self.page.owner, self.sentence, self.stored, self.methods], out,
             concurrency_id=MODEL_SLOT, concurrency_limit=1, **quiet,
@@ -68,7 +69,6 @@ class CompareTab:
         self.stop.click(self._stop, [self.page.owner], None, queue=False, **quiet)
         for pick in (self.kind, self.missed):
             pick.input(self._filter, [self.found, self.kind, self.missed], [self.probes], queue=False, **quiet)
-        self.csv.click(guarded(self._csv), [self.found], [self.csv], **quiet)
 
     def on_show(self) -> Any:
         """Fresh choices, when the tab comes to the front."""
@@ -84,7 +84,7 @@ class CompareTab:
     def _run(self, owner: str, sentence: str, stored: list[str], methods: list[str]) -> Iterator[tuple[Any, ...]]:
         name = f"compare {owner}"
         cancel = self.page.runs.current(name)
-        same = tuple(gr.skip() for _ in range(7))
+        same = tuple(gr.skip() for _ in range(8))
         if cancel is None:
             yield gr.skip(), *same
             return
@@ -113,21 +113,19 @@ class CompareTab:
     def _shown(self, found: Comparison, *, stopped: bool) -> tuple[Any, ...]:
         told = note("Stopped; these are the methods that were finished.") if stopped else ""
         if not found.rows:
-            return told or note("Nothing to show."), show.EMPTY, None, None, HIDDEN, gr.skip(), gr.skip(), ""
+            return told or note("Nothing to show."), show.EMPTY, None, None, HIDDEN, gr.skip(), gr.skip(), "", None
         kinds = [("every probe", "")] + [(show.kind_name(kind), kind) for kind in dict.fromkeys(p.kind for p in found.probes)]
         names = [("anyone", "")] + [(row.title, row.method) for row in found.rows]
         return (
             told, show.table_html(found), chart(found), found, SHOWN,
-            gr.update(choices=kinds, value=""), gr.update(choices=names, value=""), show.probes_html(found),
+            gr.update(choices=kinds, value=""), gr.update(choices=names, value=""), show.probes_html(found), self._csv(found),
         )  # fmt: skip
 
     def _filter(self, found: Comparison | None, kind: str, missed: str) -> str:
         return show.probes_html(found, kind, missed) if found else ""
 
-    def _csv(self, found: Comparison | None) -> str:
-        if found is None:
-            raise InvalidInput("There is no comparison yet.")
-        folder = self.page.service.settings.data / "exports"
+    def _csv(self, found: Comparison) -> str:
+        folder = self.page.service.settings.data / "exports" / secrets.token_hex(8)  # one visitor's is not another's
         folder.mkdir(parents=True, exist_ok=True)
         target = folder / "comparison.csv"
         target.write_text(show.csv_text(found), encoding="utf-8")

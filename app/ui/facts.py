@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +77,9 @@ class FactsTab:
             )  # fmt: skip
             self.report = gr.HTML("", elem_id="import-report")
             with gr.Row():
-                self.csv = gr.DownloadButton("Export CSV", size="sm", min_width=90, elem_id="export-csv")
-                self.json = gr.DownloadButton("Export JSON", size="sm", min_width=90, elem_id="export-json")
+                self.csv = gr.Button("Export CSV", size="sm", min_width=90, elem_id="export-csv")
+                self.json = gr.Button("Export JSON", size="sm", min_width=90, elem_id="export-json")
+            self.made = gr.DownloadButton("Download", visible="hidden", elem_id="export-made")
 
     def wire(self) -> None:
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
@@ -90,7 +92,7 @@ class FactsTab:
                 self.page.header_html, None, [self.page.header], **quiet
             )
 
-        self.line.input(
+        self.line.change(
             guarded(self._preview), [self.line], [self.preview], trigger_mode="always_last", queue=False, **quiet
         )  # fmt: skip
         self.line.blur(
@@ -106,7 +108,7 @@ class FactsTab:
         then_show(self.undo.click(guarded(self._undo), None, [self.result], **quiet))
         then_show(self.redo.click(guarded(self._redo), None, [self.result], **quiet))
         first = {"fn": lambda query, past: self.table_html(query, past, 1), "inputs": [self.query, self.past]}
-        self.query.input(**first, outputs=table_out, trigger_mode="always_last", queue=False, **quiet)
+        self.query.change(**first, outputs=table_out, trigger_mode="always_last", queue=False, **quiet)
         self.past.change(**first, outputs=table_out, queue=False, **quiet)
         details = [self.detail, self.detail_text, self.new_object, self.chosen]
         then_show(
@@ -118,8 +120,10 @@ class FactsTab:
         ).then(self.table_html, table_in, table_out, **quiet)
         self.close.click(lambda: (HIDDEN, None), None, [self.detail, self.chosen], queue=False, **quiet)
         then_show(self.file.upload(guarded(self._import), [self.file], [self.report, self.file], **quiet))
-        for suffix, link in (("csv", self.csv), ("json", self.json)):
-            link.click(guarded(lambda kind=suffix: self._export(kind)), None, [link], **quiet)
+        for kind, press in (("csv", self.csv), ("json", self.json)):
+            press.click(guarded(partial(self._export, kind)), None, [self.made], **quiet).success(
+                None, None, None, js="() => { setTimeout(() => document.querySelector('#export-made').click(), 150); }"
+            )
 
     def table_html(self, query: str = "", past: bool = False, number: int = 1) -> tuple[str, int]:
         page = self.page.service.facts.page(query.strip(), include_past=past, page=number)

@@ -31,6 +31,7 @@ IDENTITY = """() => {
 REMEMBER = """(owner, chat) => {
   localStorage.setItem('palimpsest.browser', owner);
   sessionStorage.setItem('palimpsest.chat', chat);
+  window.palimpsest = {owner, chat};
 }"""
 
 

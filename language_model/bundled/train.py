@@ -51,7 +51,7 @@ class Preset:
 
 PRESETS = {
     # 2 cores with AMX or AVX-512: 8 layers are enough for lookup, copying and comparing; about 11 M parameters
-    "cpu": Preset(8, 320, 10, 4096, tokens=45_000_000, step_tokens=10_000, micro_tokens=5_000, learning_rate=1.5e-3),
+    "cpu": Preset(8, 320, 10, 4096, tokens=45_000_000, step_tokens=8_000, micro_tokens=5_000, learning_rate=1.5e-3),
     # one GPU: about 34 M parameters, still within 64 MiB as bf16 once the embedding is counted once
     "gpu": Preset(10, 512, 8, 6144, tokens=600_000_000, step_tokens=64_000, micro_tokens=64_000, learning_rate=1e-3),
 }
@@ -171,7 +171,7 @@ class Trainer:
             return min(1.0, self.seconds / (60 * self.minutes))
         return min(1.0, self.tokens / self.preset.tokens)
 
-    def run(self, *, save_seconds: float = 240.0, on_progress: Callable[[float, dict[str, Any]], None] | None = None) -> None:
+    def run(self, *, save_seconds: float = 400.0, on_progress: Callable[[float, dict[str, Any]], None] | None = None) -> None:
         """Trains to the end; interrupt at will and run again."""
         batches = self._batches()
         losses: list[float] = []
@@ -243,11 +243,12 @@ class Trainer:
     def _encode(self, examples: list[Example]) -> list[tuple[list[int], int]]:
         """Token ids and the index of the first one that counts, a pair an example; too long ones are left out."""
         texts = [tokenizer.prompt_and_answer(example) for example in examples]
-        prompts = self.tokenizer([prompt for prompt, _ in texts], add_special_tokens=False)["input_ids"]
-        answers = self.tokenizer([answer for _, answer in texts], add_special_tokens=False)["input_ids"]
+        encoder = self.tokenizer.backend_tokenizer
+        prompts = encoder.encode_batch([prompt for prompt, _ in texts], add_special_tokens=False)
+        answers = encoder.encode_batch([answer for _, answer in texts], add_special_tokens=False)
         rows = []
-        for example, prompt, answer in zip(examples, prompts, answers, strict=True):
-            ids = [*prompt, *answer]
+        for example, encoded, answer in zip(examples, prompts, answers, strict=True):
+            prompt, ids = encoded.ids, [*encoded.ids, *answer.ids]
             if len(ids) <= tokenizer.CONTEXT:
                 rows.append((ids, 0 if example.whole else len(prompt)))
         return rows

@@ -23,7 +23,7 @@ from language_model.prompts import Message
 from memory.gate import Gate, GateVerdict
 from memory.models import ChatModel, Prompt
 from memory.schema import DEFAULT_NAMESPACE
-from memory.store import Hit
+from memory.view import Hit
 
 Source = Literal["memory", "model"]
 Step = dict[str, Any]
@@ -126,7 +126,14 @@ class Strategy(ABC):
             model=self.lm.name,
         )
 
-    def answer(self, query: str, history: Sequence[Message] = (), verdict: GateVerdict | None = None, overlay: Any = None, **options: Any) -> Answer:
+    def answer(
+        self,
+        query: str,
+        history: Sequence[Message] = (),
+        verdict: GateVerdict | None = None,
+        overlay: Any = None,
+        **options: Any,
+    ) -> Answer:
         """The whole answer at once; arguments as for :meth:`stream`."""
         return last(self.stream(query, history, verdict, overlay, **options))
 
@@ -134,7 +141,7 @@ class Strategy(ABC):
     def run(self, request: Request) -> Generator[str, None, Outcome]:
         """Yields the answer's text piece by piece and returns the outcome."""
 
-    # ------------------------------------------------------------------------------------------------ for the subclasses
+    # ------------------------------------------------------------------------------------------------ for subclasses
 
     def say(self, prompt: Prompt, request: Request) -> Generator[str, None, str]:
         """Streams the model's reply and returns all of it."""

@@ -14,8 +14,8 @@ from language_model.prompts import Demonstration, Message, with_facts
 from memory.demonstrations import Demonstrations
 from memory.gate import Gate
 from memory.models import ChatModel
-from memory.store import Hit
 from memory.strategies.base import Outcome, Request, Strategy
+from memory.view import Hit
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from knowledge.text import normalise_answer
 from language_model.prompts import Hop, Message, compare_fact, next_step, read_step, read_verdict, user
 from memory.gate import Gate
 from memory.models import ChatModel
-from memory.store import Hit
 from memory.strategies.base import Outcome, Request, Step, Strategy
+from memory.view import Hit
 
 ROUNDS = 4  # one a hop
 
@@ -60,8 +60,8 @@ class MeLLo(Strategy):
         messages: list[Message] = [user(subquestion)]
         tentative = self.reply(messages, request)
         verdict = self.gate.judge(subquestion, namespace=request.namespace)
-        step: Step = {"subquestion": subquestion, "tentative": tentative, "retrieved": None, "verdict": "nothing retrieved"}
-        step |= {"answer": tentative, "source": "model"}
+        step: Step = {"subquestion": subquestion, "tentative": tentative, "retrieved": None}
+        step |= {"verdict": "nothing retrieved", "answer": tentative, "source": "model"}
         if not verdict.in_scope:
             return step, None
         hit = verdict.accepted[0]

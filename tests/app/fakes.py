@@ -242,6 +242,9 @@ class FakeComparing:
     def methods(self) -> list[MethodView]:
         return [MethodView("base", "Unedited"), MethodView("ike", "IKE", "2305.12740"), *METHODS]
 
+    def usual(self) -> list[str]:
+        return [item.name for item in self.methods()]
+
     def run(
         self, facts: Sequence[int | str], methods: Sequence[str], *,
         progress: Callable[[float, str], None] | None = None, cancel: threading.Event | None = None,

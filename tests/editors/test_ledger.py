@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, create_engine
 
-from editors.base import Editor, EditRefused, Hparams, Progress
+from editors.base import Editor, EditRefused, Hparams, Job
 from editors.ledger import LedgerError, WeightLedger
 from knowledge.edit import Edit
 from language_model.model import LanguageModel
@@ -30,9 +30,8 @@ class RandomEditor(Editor[Hparams]):
     title: ClassVar[str] = "Noise"
     paper: ClassVar[str] = ""
 
-    def compute(
-        self, lm: LanguageModel, edits: list[Edit], settings: Hparams, base: Overlay, progress: Progress
-    ) -> Overlay:
+    def compute(self, job: Job, settings: Hparams) -> Overlay:
+        lm, edits = job.lm, job.edits
         generator = torch.Generator().manual_seed(sum(map(ord, edits[0].target_new)))
         if edits[0].target_new == "Boom":
             raise RuntimeError("boom")
@@ -187,6 +186,7 @@ def test_dependents_are_the_later_entries_made_on_top(ledger: WeightLedger) -> N
     assert ledger.dependents(three) == []
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks transformers for it
 @pytest.mark.parametrize("target", ["Nantes", "Lyon"])
 def test_export_as_peft_gives_the_same_logits(ledger: WeightLedger, tmp_path: Path, target: str) -> None:
     import copy

@@ -1,0 +1,154 @@
+"""Training the scope head on wordings alone; a minute or two on one core, most of it embedding.
+
+No question of any evaluation file is seen. Pairs are (a fact's wording, another wording of the same relation) against
+(a fact's wording, a wording of another relation that such a subject may have). Folds leave whole relations out of the
+bank, so that the network learns what to think of relations it has no wordings of.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Collection
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memory.calibration import Calibration
+from memory.embedder import Embedder
+from memory.scope import FILLER, Bank, Matrix, Network, ScopeHead, features
+from memory.vocabulary import Vocabulary
+
+_FOLDS = 4
+_UNITS = 24
+
+Progress = Callable[[str, int, int], None]
+
+
+def train(vocabulary: Vocabulary, embedder: Embedder, *, seed: int = 0, progress: Progress | None = None) -> ScopeHead:
+    """Trains a head for an encoder; its calibration is a placeholder until :func:`memory.calibration.calibrate`."""
+    tell = progress or (lambda what, done, total: None)
+    rng = random.Random(seed)
+    material = _Material(vocabulary, embedder, tell)
+    order = list(range(len(material.groups)))
+    rng.shuffle(order)
+    inputs: list[Matrix] = []
+    labels: list[NDArray[np.float32]] = []
+    for fold in range(_FOLDS):
+        tell("training the scope head", fold, _FOLDS + 1)
+        held = set(order[fold::_FOLDS])
+        bank = material.bank([group not in held for group in material.group.tolist()], seed)
+        for groups, share in ((held, 3), (set(order) - held, 1)):
+            x, y = _examples(material, bank, groups, share, rng)
+            inputs.append(x)
+            labels.append(y)
+    network = _fit(np.concatenate(inputs), np.concatenate(labels), seed)
+    bank = material.bank([True] * len(material.group), seed)
+    tell("training the scope head", _FOLDS + 1, _FOLDS + 1)
+    relations = {sense.id: material.number[sense.group] for sense in vocabulary.senses if sense.subject_type}
+    return ScopeHead(embedder, bank, network, relations, Calibration(0.5, embedder.id))
+
+
+class _Material:
+    """All wordings of a vocabulary, masked and embedded."""
+
+    def __init__(self, vocabulary: Vocabulary, embedder: Embedder, tell: Progress) -> None:
+        self.groups = sorted({sense.group for sense in vocabulary.senses})
+        self.number = {name: at for at, name in enumerate(self.groups)}
+        texts: list[str] = []
+        group: list[int] = []
+        self.by_group: dict[int, dict[str, list[int]]] = {}
+        for sense in vocabulary.senses:
+            nouns = tuple(f"What is {noun}?" for noun in sense.noun)
+            for part, wordings in (("cloze", sense.cloze), ("question", sense.question), ("noun", nouns)):
+                for wording in wordings:
+                    text = wording.replace("{}", FILLER)
+                    rows = self.by_group.setdefault(self.number[sense.group], {}).setdefault(part, [])
+                    rows.append(len(texts))
+                    texts.append(text[0].upper() + text[1:])
+                    group.append(self.number[sense.group])
+        self.group = np.array(group)
+        chunks = []
+        for start in range(0, len(texts), 512):
+            tell("embedding the wordings of relations", start, len(texts))
+            chunks.append(embedder.encode(texts[start : start + 512]))
+        self.vectors = np.concatenate(chunks)
+        kinds = {kind for sense in vocabulary.senses for kind in sense.kinds}
+        has = {(self.number[sense.group], kind) for sense in vocabulary.senses for kind in sense.kinds}
+        count = len(self.groups)
+        table = np.array([[(at, kind) in has for kind in sorted(kinds)] for at in range(count)], dtype=int)
+        self.compatible = table @ table.T > 0
+        self.near = np.array([[not vocabulary.apart(a, b) for b in self.groups] for a in self.groups])
+
+    def bank(self, keep: list[bool], seed: int) -> Bank:
+        mask = np.array(keep)
+        vectors, group = self.vectors[mask], self.group[mask]
+        return Bank(vectors, group, _classifier(vectors, group, len(self.groups), seed), self.compatible, self.near)
+
+
+def _classifier(vectors: Matrix, group: NDArray[np.int64], count: int, seed: int, steps: int = 300) -> Matrix:
+    import torch
+
+    noise = torch.Generator().manual_seed(seed)
+    weight = torch.zeros(vectors.shape[1], count, requires_grad=True)
+    x, y = torch.from_numpy(vectors), torch.from_numpy(group)
+    rarity = torch.from_numpy(1 / np.sqrt(np.bincount(group, minlength=count).clip(1))).float()
+    optimiser = torch.optim.AdamW([weight], lr=0.05, weight_decay=3e-3)
+    for _ in range(steps):
+        keep = (torch.rand(x.shape, generator=noise) > 0.1).float() / 0.9
+        loss = torch.nn.functional.cross_entropy(
+            (x * keep) @ weight, y, weight=rarity / rarity.mean(), label_smoothing=0.05
+        )
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    out: Matrix = weight.detach().numpy()
+    return out
+
+
+def _examples(
+    material: _Material, bank: Bank, groups: Collection[int], share: int, rng: random.Random
+) -> tuple[Matrix, NDArray[np.float32]]:
+    """Pairs among the relations of ``groups``: features and labels."""
+    here = [group for group in sorted(groups) if "cloze" in material.by_group.get(group, {})]
+    everything = {group: [row for rows in material.by_group[group].values() for row in rows] for group in here}
+    picked: list[tuple[int, int, int, int, int]] = []
+    for group in here:
+        rivals = [g for g in here if not material.near[group, g] and material.compatible[group, g]]
+        for _ in range(6 * share):
+            prompt = rng.choice(material.by_group[group]["cloze"])
+            asks = material.by_group[group].get("question", [prompt])
+            question = rng.choice(asks) if rng.random() < 0.6 else prompt  # some facts have no question of their own
+            told = group if rng.random() < 0.5 else -1
+            query = rng.choice([row for row in everything[group] if row != prompt])
+            if query != question or rng.random() < 0.2:
+                picked.append((query, prompt, question, told, 1))
+            for rival in rng.choices(rivals, k=2) if rivals else ():
+                picked.append((rng.choice(everything[rival]), prompt, question, told, 0))
+    table = np.array(picked)
+    query, prompt, question = (material.vectors[table[:, part]] for part in range(3))
+    return features(bank, query, prompt, question, table[:, 3]), table[:, 4].astype(np.float32)
+
+
+def _fit(inputs: Matrix, labels: NDArray[np.float32], seed: int, steps: int = 600) -> Network:
+    import torch
+
+    draw = torch.Generator().manual_seed(seed)
+    mean, scale = inputs.mean(0), inputs.std(0) + 1e-6
+    x, y = torch.from_numpy((inputs - mean) / scale), torch.from_numpy(labels)
+
+    def start(*shape: int) -> Any:
+        return (torch.randn(*shape, generator=draw) / shape[0] ** 0.5).requires_grad_(True)
+
+    hidden, out = start(inputs.shape[1], _UNITS), start(_UNITS)
+    hidden_bias, out_bias = torch.zeros(_UNITS, requires_grad=True), torch.zeros(1, requires_grad=True)
+    optimiser = torch.optim.AdamW([hidden, hidden_bias, out, out_bias], lr=0.01, weight_decay=1e-2)
+    for _ in range(steps):
+        rows = torch.randint(len(x), (4096,), generator=draw)
+        logits = torch.tanh(x[rows] @ hidden + hidden_bias) @ out + out_bias
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, y[rows])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    weights = [tensor.detach().numpy() for tensor in (hidden, hidden_bias, out, out_bias)]
+    return Network(mean.astype(np.float32), scale.astype(np.float32), *weights)
