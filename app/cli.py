@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from typing import Annotated, Any
 
@@ -82,6 +83,7 @@ def _serve(**flags: Any) -> None:
     typer.echo(f"Palimpsest is on {url}  (up in {time.perf_counter() - start:.1f} s; Ctrl+C stops it)")
     if settings.host not in ("127.0.0.1", "localhost", "::1"):
         typer.echo(f"Note: {settings.host} is open to the network; anyone who reaches it can chat and edit facts.", err=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # "docker stop" ends like Ctrl+C
     try:
         blocks.block_thread()
     finally:

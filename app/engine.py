@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 from functools import cached_property
@@ -170,10 +169,14 @@ class Engine:
 
     def warm_up(self) -> None:
         """Loads everything that a first answer needs, in the calling thread; failures are kept for the header."""
-        with contextlib.suppress(PalimpsestError):
+        try:
             _ = self.lm
             self.router.route("Is anybody there?", mode="auto")
             self.lm.generate([self.lm.chat("Hello!")], max_new_tokens=2)
+        except PalimpsestError as error:
+            log.warning("%s", error)
+        except Exception:  # the first question will meet it again and show it
+            log.exception("warming up failed")
 
     def close(self) -> None:
         if self._store is not None:

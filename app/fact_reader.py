@@ -40,10 +40,14 @@ class FactReader:
         if len(text) > limit:
             raise TooLarge(f"The sentence has {len(text):,} characters; at most {limit:,} make a fact. Shorten it.")
         parsed = parse_statement(text, self._engine.world.relations, self._engine.world_names)
-        parts: dict[str, Any] = {"subject": parsed.subject, "relation": parsed.relation, "object": parsed.object}
-        if parsed.relation is None:
-            parts["prompt"] = parsed.prompt
-        return parts | {"confidence": parsed.confidence}
+        return {
+            "subject": parsed.subject,
+            "relation": parsed.relation,
+            "object": parsed.object,
+            "prompt": parsed.prompt,  # as the user worded it, article and all
+            "question": parsed.question,
+            "confidence": parsed.confidence,
+        }
 
     def word(self, parts: dict[str, Any]) -> Wording:
         """The complete wording of a fact's parts; keys that the lexicon does not know are left out.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from app.compare_desk import CompareDesk
@@ -47,7 +48,8 @@ class Service:
     def status(self) -> Status:
         """What answers and what is written over; never waits for the model."""
         state, detail = self.engine.state
-        return Status(self.settings.model, state, self.facts.count(), self.engine.active_weight_edits(), detail)
+        name = Path(self.settings.model).name or self.settings.model
+        return Status(name, state, self.facts.count(), self.engine.active_weight_edits(), detail)
 
     def models(self) -> dict[str, Any]:
         """What is in use: language model, encoder, gate, and where the data lies. Loads the model."""

@@ -2,7 +2,8 @@
 
     overlay = AlphaEdit().edit(lm, edits, earlier=facts_already_written)
 
-With P the projector on directions that ordinary text hardly uses (eigenvectors of C with small eigenvalues), K_p the keys
+With P the projector on directions that ordinary text hardly uses (eigenvectors of C with small eigenvalues), K_p the
+keys
 of facts written before and K the new ones,
 
     delta = R K^T P (K_p K_p^T P + K K^T P + L2 I)^-1                          (2410.02355, eq. 14)
@@ -71,9 +72,7 @@ def null_space(moment: SecondMoment, energy: float) -> tuple[Tensor, float]:
     return vectors[:, :width], float(inside[width - 1])
 
 
-def null_space_factors(
-    basis: Tensor, keys: Tensor, earlier: Tensor, rest: Tensor, l2: float
-) -> tuple[Tensor, Tensor]:
+def null_space_factors(basis: Tensor, keys: Tensor, earlier: Tensor, rest: Tensor, l2: float) -> tuple[Tensor, Tensor]:
     """delta of AlphaEdit as factors, float64.
 
     The change lies in the null space, delta = U Y with P = U U^T, and Y solves (A A^T + L2 I) Y = U^T K R with

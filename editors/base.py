@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
+import editors.added  # noqa: F401  registers what overlay files may name
 from editors.presets import canonical_name
 from knowledge.edit import Edit
 from knowledge.errors import PalimpsestError, UnknownName
@@ -79,9 +80,7 @@ class Editor(ABC, Generic[H]):
     Settings: ClassVar[type[Hparams]] = Hparams
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {}
 
-    def __init__(
-        self, *, moments: MomentStore | None = None, refuse_known: bool = True, **overrides: Any
-    ) -> None:
+    def __init__(self, *, moments: MomentStore | None = None, refuse_known: bool = True, **overrides: Any) -> None:
         names = [field.name for field in fields(self.Settings)]
         for name in overrides:
             if name not in names:
@@ -190,7 +189,9 @@ def already_known(lm: LanguageModel, edits: Sequence[Edit], base: Overlay | None
     from editors.rewrites import forms_of
 
     rows = [(edit, form.prompt) for edit in edits for form in forms_of(lm, edit)]
-    scores = lm.score([prompt for _, prompt in rows], [edit.target_new for edit, _ in rows], overlays=[base] * len(rows))
+    scores = lm.score(
+        [prompt for _, prompt in rows], [edit.target_new for edit, _ in rows], overlays=[base] * len(rows)
+    )
     hits: dict[str, bool] = {edit.id: True for edit in edits}
     for (edit, _), score in zip(rows, scores, strict=True):
         hits[edit.id] &= score.exact

@@ -39,8 +39,14 @@ class RowTable:
         self.weight = torch.tensor([weight for problem in problems for weight in problem.weights], device=device)
         self.last_prompt = torch.tensor([row.start - 1 for row in self.rows], device=device)
         self.every = torch.arange(len(self.rows), device=device)
-        reads = [(number, at, token) for number, row in enumerate(self.rows) for at, token in zip(row.reads, row.target, strict=True)]
-        self.read_row, self.read_at, self.wanted = (torch.tensor(column, device=device) for column in zip(*reads, strict=True))
+        reads = [
+            (number, at, token)
+            for number, row in enumerate(self.rows)
+            for at, token in zip(row.reads, row.target, strict=True)
+        ]
+        self.read_row, self.read_at, self.wanted = (
+            torch.tensor(column, device=device) for column in zip(*reads, strict=True)
+        )
         self.suffix = Suffix(lm, [row.ids for row in self.rows], layer)
 
     def from_answer(self) -> Tensor:

@@ -13,7 +13,7 @@ singular, and the batch is refused instead of answered with enormous weights.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -40,7 +40,9 @@ class Emmet(Memit):
     title: ClassVar[str] = "EMMET"
     paper: ClassVar[str] = "2403.14236"
     Settings = EmmetSettings
-    PRESETS = {name: {"layers": (preset["layer"],)} for name, preset in ROME_PRESETS.items()}
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
+        name: {"layers": (preset["layer"],)} for name, preset in ROME_PRESETS.items()
+    }
 
     def settings(self, lm: LanguageModel) -> MemitSettings:
         preset = self.PRESETS.get(canonical_name(lm) or "", {})

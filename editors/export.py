@@ -1,7 +1,7 @@
 """Weight edits as files for other programs: a PEFT adapter, a merged checkpoint, or our own factors.
 
-    export_overlay(lm, overlay, folder, "peft")       # PeftModel.from_pretrained(model, folder)
-    export_overlay(lm, overlay, folder, "merged")     # AutoModelForCausalLM.from_pretrained(folder)
+export_overlay(lm, overlay, folder, "peft")       # PeftModel.from_pretrained(model, folder)
+export_overlay(lm, overlay, folder, "merged")     # AutoModelForCausalLM.from_pretrained(folder)
 """
 
 from __future__ import annotations

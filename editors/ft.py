@@ -11,7 +11,7 @@ A batch is trained jointly; a sequence is one overlay after another.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -45,7 +45,7 @@ class FtM(Editor[FtSettings]):
     title: ClassVar[str] = "FT-M"
     paper: ClassVar[str] = "2308.07269"
     Settings = FtSettings
-    PRESETS = {
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
         "gpt2-xl": {"layer": 21},
         "gpt-j-6b": {"layer": 21},
         "llama-7b": {"layer": 21},
@@ -74,7 +74,9 @@ class FtM(Editor[FtSettings]):
             with torch.enable_grad():
                 hidden = table.suffix.with_change(keys @ leaf.to(keys), table.every)
                 losses = table.target_losses(hidden, table.every)
-                each = torch.zeros(len(job.edits), device=losses.device).index_add(0, table.owner, losses * table.weight)
+                each = torch.zeros(len(job.edits), device=losses.device).index_add(
+                    0, table.owner, losses * table.weight
+                )
                 (gradient,) = torch.autograd.grad(each.mean(), leaf)
             if bool((each < settings.stop_loss).all()):
                 break
@@ -90,7 +92,7 @@ class FtL(FtM):
     name: ClassVar[str] = "ft-l"
     title: ClassVar[str] = "FT-L"
     paper: ClassVar[str] = "2012.00363"
-    PRESETS = {"gpt2-xl": {"layer": 0}, "gpt-j-6b": {"layer": 21}}
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {"gpt2-xl": {"layer": 0}, "gpt-j-6b": {"layer": 21}}
     BOUND: ClassVar[float] = 0.01  # 5e-4 at GPT-2 XL's weights: as large as one step
 
     def settings(self, lm: LanguageModel) -> FtSettings:

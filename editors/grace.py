@@ -3,7 +3,8 @@
     overlay = Grace().edit(lm, [edit])
 
 The key is what the layer's down-projection is given at the prompt's last token. Where it lies within the radius of the
-nearest stored key, the value stands in for the output there and at every token of the answer; elsewhere the layer answers
+nearest stored key, the value stands in for the output there and at every token of the answer; elsewhere the layer
+answers
 as it would. Values are found by Adam; the base weights never change and unrelated questions are not touched at all.
 
 An overlay holds the entries of its own edits only. Radii are settled when a pass begins, from all entries that are
@@ -85,7 +86,8 @@ class Codebook:
 class GraceEntries(AdapterModule):
     """The entries of one GRACE edit.
 
-    Several of them stand in a row on one module. Each reads what those before it have settled, adds its own entries, and
+    Several of them stand in a row on one module. Each reads what those before it have settled, adds its own entries,
+    and
     decides anew from the layer's untouched output; so the last one gives the answer of the whole codebook. What is
     passed on travels with the input tensor of the pass.
     """
@@ -140,7 +142,7 @@ class Grace(Editor[GraceSettings]):
     paper: ClassVar[str] = "2211.11031"
     kind: ClassVar[str] = "adapter"
     Settings = GraceSettings
-    PRESETS = {
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
         "gpt2-xl": {"layer": 35},
         "gpt-j-6b": {"layer": 25},
         "llama-7b": {"layer": 27},

@@ -1,8 +1,8 @@
 """Keys: what the edited layer is given at the subject's last token (2202.05262, section 3.1, step 1).
 
-    taken = subject_activations(lm, rows, layers=[3])[3]
-    taken.keys, taken.values            # one row each: (rows, in), (rows, out)
-    mean_by_group(taken.keys, groups)   # one key per edit
+taken = subject_activations(lm, rows, layers=[3])[3]
+taken.keys, taken.values            # one row each: (rows, in), (rows, out)
+mean_by_group(taken.keys, groups)   # one key per edit
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ def subject_activations(
 
 
 def mean_by_group(rows: Tensor, groups: Sequence[int], weights: Tensor | None = None) -> Tensor:
-    """Weighted means of rows (n, d) with the same group number: (groups, d). Groups are numbered from 0 without gaps."""
+    """Weighted means of rows (n, d) with the same group number: (groups, d). Groups are numbered from 0 without
+    gaps.
+    """
     index = torch.tensor(groups)
     weight = torch.ones(len(groups), dtype=rows.dtype) if weights is None else weights.to(rows.dtype)
     total = torch.zeros(int(index.max()) + 1, rows.shape[1], dtype=rows.dtype)

@@ -244,9 +244,12 @@ class WeightLedger:
         """Writes entries (the active ones by default) as something that other programs load.
 
         Raises:
-            LedgerError: nothing to export, an unknown format, an entry of another model, or added parameters in a format that only knows weights.
+            LedgerError: nothing to export, an unknown format, an entry of another model, or added parameters in a
+                format that only knows weights.
         """
-        ids = [entry.id for entry in self.entries() if entry.active and entry.usable] if entry_ids is None else entry_ids
+        ids = (
+            [entry.id for entry in self.entries() if entry.active and entry.usable] if entry_ids is None else entry_ids
+        )
         if not ids:
             raise LedgerError("There is nothing to export: no weight edit is active. Apply one, or name entries.")
         total = Overlay.empty()

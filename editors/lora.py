@@ -2,7 +2,8 @@
 
     overlay = Lora().edit(lm, [edit])
 
-``peft`` puts its modules into the model that it trains. It is therefore given a shadow: the same weights in memory under
+``peft`` puts its modules into the model that it trains. It is therefore given a shadow: the same weights in memory
+under
 a second tree of modules, so that the model itself is never rebuilt, and other threads notice nothing.
 """
 
@@ -17,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from editors.base import Editor, EditRefused, Hparams, Job
-from editors.problems import build_problems
 from editors.prefixes import sample_prefixes
+from editors.problems import build_problems
 from editors.rewrites import Row
 from language_model.model import LanguageModel
 from language_model.overlay import LowRank, Overlay

@@ -79,7 +79,7 @@ def hooked(*hooks: tuple[nn.Module, str, Callable[..., Any]]) -> Iterator[None]:
     with ExitStack() as stack:
         for module, when, function in hooks:
             register = module.register_forward_pre_hook if when == "before" else module.register_forward_hook
-            stack.callback(register(only_here(function), with_kwargs=True).remove)  # type: ignore[operator]
+            stack.callback(register(only_here(function), with_kwargs=True).remove)
         yield
 
 
@@ -222,7 +222,9 @@ class Suffix:
         return self.with_change(change.index_put((index, positions), delta.to(change)), rows)
 
     def with_change(self, change: Tensor, rows: Tensor) -> Tensor:
-        """The hidden state under the final norm with ``change`` (rows, time, out) added to the down-projection's output."""
+        """The hidden state under the final norm with ``change`` (rows, time, out) added to the down-projection's
+        output.
+        """
         hidden = self.hidden[rows] + change.to(self.hidden) if self.additive else self._edited_block(change, rows)
         for index in range(self.layer + 1, self.lm.num_layers):
             hidden = self._run(hidden, index, rows)

@@ -44,7 +44,9 @@ def sample_prefixes(
 def _continue(
     lm: LanguageModel, openers: Sequence[str], length: int, generator: torch.Generator, temperature: float
 ) -> list[str]:
-    """Samples ``length`` tokens after each opener; openers of different token counts are grouped, so nothing is padded."""
+    """Samples ``length`` tokens after each opener; openers of different token counts are grouped, so nothing is
+    padded.
+    """
     encoded = [lm.codec.encode(opener) for opener in openers]
     banned = sorted({index for index in lm.tokenizer.all_special_ids if index is not None} | lm.end_ids)
     results: list[str] = [""] * len(openers)

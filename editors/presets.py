@@ -53,7 +53,9 @@ def middle_layer(lm: LanguageModel) -> int:
 
 
 def layer_window(lm: LanguageModel, *, ends_at: int | None = None) -> tuple[int, ...]:
-    """The consecutive layers over which MEMIT and its successors spread an edit: 5 in deep models, 3 in shallow ones."""
+    """The consecutive layers over which MEMIT and its successors spread an edit: 5 in deep models, 3 in shallow
+    ones.
+    """
     last = middle_layer(lm) if ends_at is None else ends_at
     width = 5 if lm.num_layers >= 24 else 3
     return tuple(range(max(0, last - width + 1), last + 1))

@@ -60,9 +60,7 @@ def build_problems(
     return [_problem(lm, edit, prefixes, essence, chat) for edit in edits]
 
 
-def _problem(
-    lm: LanguageModel, edit: Edit, prefixes: Sequence[str], essence: Sequence[str], chat: bool
-) -> Problem:
+def _problem(lm: LanguageModel, edit: Edit, prefixes: Sequence[str], essence: Sequence[str], chat: bool) -> Problem:
     texts = ("", *(prefix for prefix in prefixes if prefix))
     forms = [form for form in forms_of(lm, edit) if chat or form.name == "completion"]
     rows: list[Row] = []

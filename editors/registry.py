@@ -41,7 +41,27 @@ _EDITORS: dict[str, EditorInfo] = dict(
         _info("r-rome", "R-ROME", "2403.07175", "delta", "editors.rome:RRome", "ROME with one key throughout"),
         _info("memit", "MEMIT", "2210.07229", "delta", "editors.memit:Memit", "many facts at once over several layers"),
         _info("emmet", "EMMET", "2403.14236", "delta", "editors.emmet:Emmet", "a batch of facts, each met exactly"),
-        _info("alphaedit", "AlphaEdit", "2410.02355", "delta", "editors.alphaedit:AlphaEdit", "MEMIT in directions that ordinary text hardly uses"),
+        _info(
+            "alphaedit",
+            "AlphaEdit",
+            "2410.02355",
+            "delta",
+            "editors.alphaedit:AlphaEdit",
+            "MEMIT in directions that ordinary text hardly uses",
+        ),
+        _info(
+            "kn", "KN", "2104.08696", "delta", "editors.kn:KnowledgeNeurons", "rewrites the neurons that hold the fact"
+        ),
+        _info("ft-l", "FT-L", "2012.00363", "delta", "editors.ft:FtL", "fine-tuning of one layer, every entry bounded"),
+        _info("ft-m", "FT-M", "2308.07269", "delta", "editors.ft:FtM", "fine-tuning of one layer on the target tokens"),
+        _info("lora", "LoRA", "2106.09685", "delta", "editors.lora:Lora", "low-rank change of the attention, by peft"),
+        _info("grace", "GRACE", "2211.11031", "adapter", "editors.grace:Grace", "a codebook beside one layer"),
+        _info(
+            "t-patcher", "T-Patcher", "2301.09785", "adapter", "editors.tpatcher:TPatcher", "a neuron for each mistake"
+        ),
+        _info(
+            "calinet", "CaliNET", "2210.03329", "adapter", "editors.calinet:CaliNet", "a side net for a batch of facts"
+        ),
     ]
 )
 

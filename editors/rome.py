@@ -30,6 +30,9 @@ from language_model.overlay import LowRank, Overlay
 KeyChoice = Literal["released", "mean", "prompt"]
 
 
+VALUES = ValueSettings()
+
+
 @dataclass(frozen=True)
 class RomeSettings(Hparams):
     """ROME's settings; the defaults are the paper's for GPT-2 XL, made relative (see ``values``)."""
@@ -39,7 +42,7 @@ class RomeSettings(Hparams):
     prefixes: int = 20  # sampled texts before the prompt
     prefix_lengths: tuple[int, ...] = (5, 10)  # in tokens, equal shares
     essence: tuple[str, ...] = ESSENCE  # wordings about the subject that must read on as before
-    values: ValueSettings = ValueSettings()
+    values: ValueSettings = VALUES
     second_moments: bool = True  # False: C is the identity, for the paper's ablation
 
 
@@ -83,7 +86,9 @@ class Rome(Editor[RomeSettings]):
     paper: ClassVar[str] = "2202.05262"
     summary: ClassVar[str] = "one rank-one change of one layer, as released; collapses after many edits"
     Settings = RomeSettings
-    PRESETS = {name: {**preset, "key": "released"} for name, preset in PRESETS.items()}
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
+        name: {**preset, "key": "released"} for name, preset in PRESETS.items()
+    }
     default_key: ClassVar[KeyChoice] = "released"
 
     def settings(self, lm: LanguageModel) -> RomeSettings:
@@ -146,4 +151,3 @@ class RRome(Rome):
     summary: ClassVar[str] = "ROME with one key throughout; holds up over long sequences"
     PRESETS = PRESETS
     default_key: ClassVar[KeyChoice] = "mean"
-

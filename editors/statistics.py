@@ -33,9 +33,8 @@ from language_model.text import Prompt
 log = logging.getLogger(__name__)
 
 Corpus = Iterable[Prompt] | Path | Callable[[], Iterable[Prompt]]
-_FORMAT = "2"  # part of the cache key; raise it when the computation changes
+_FORMAT = "3"  # part of the cache key; raise it when the computation changes
 _RIDGE = 1e-4  # of the mean diagonal, added to the diagonal: dead neurons would make C singular
-_DEPENDENCE = 4.0  # tokens of one text resemble each other: the sample counts as this many times smaller
 
 
 @dataclass(frozen=True)
@@ -78,29 +77,35 @@ class Accumulator:
 
     def __init__(self, width: int) -> None:
         self.sum = torch.zeros(width, width, dtype=torch.float64)
-        self.fourth = 0.0  # sum over tokens of sum_{i != j} k_i^2 k_j^2
+        self.squares = 0.0  # sum over texts of |S_t|^2 off the diagonal, S_t the text's own sum
         self.tokens = 0
+        self.squared_lengths = 0  # sum over texts of their tokens squared
 
-    def add(self, keys: Tensor) -> None:
-        """Takes in keys of shape (n, width)."""
-        rows = keys.float()
+    def add(self, keys: Tensor, mask: Tensor) -> None:
+        """Takes in keys (texts, time, width), of which ``mask`` (texts, time) tells the ones that count."""
+        kept = keys.float() * mask[..., None]
+        rows = keys[mask].float()
         self.sum += (rows.T @ rows).double().cpu()
-        squares = rows.double().square()
-        self.fourth += float((squares.sum(1).square() - squares.square().sum(1)).sum())
-        self.tokens += rows.shape[0]
+        # |sum_t k_t k_t^T|^2 of one text is the sum of the squared products of its keys.
+        products = (kept @ kept.transpose(1, 2)).double()
+        diagonal = kept.double().square().sum(1)
+        self.squares += float(products.square().sum() - diagonal.square().sum())
+        lengths = mask.sum(1)
+        self.tokens += int(lengths.sum())
+        self.squared_lengths += int(lengths.square().sum())
 
     def shrunk(self) -> SecondMoment:
         """C with off-diagonal entries shrunk by their estimated sampling error over their size.
 
-        For an entry s_ij = mean(k_i k_j) the error is (mean(k_i^2 k_j^2) - s_ij^2) / n; the best weight of a diagonal
-        target is the sum of these over the sum of s_ij^2, both off the diagonal.
+        The best weight of a diagonal target is the sum of the entries' sampling variances over the sum of their
+        squares, both off the diagonal. The variance is that between texts: tokens of one text are no independent draws.
         """
         if self.tokens == 0:
             raise PalimpsestError("The corpus for second moments holds no usable text; give a longer one.")
         mean = self.sum / self.tokens
         diagonal = mean.diagonal().clone()
         size = float(mean.square().sum() - diagonal.square().sum())
-        error = (self.fourth / self.tokens - size) / self.tokens * _DEPENDENCE
+        error = (self.squares - self.squared_lengths * size) / self.tokens**2
         weight = min(1.0, max(0.0, error / size)) if size > 0 else 1.0
         matrix = (1.0 - weight) * mean
         matrix.diagonal().copy_(diagonal + max(_RIDGE * float(diagonal.mean()), torch.finfo(torch.float32).tiny))
@@ -162,7 +167,7 @@ class MomentStore:
                     mask = taken.mask.clone()
                     if mask.shape[1] > 1:
                         mask[:, 0] = False  # the first token's activations are unlike any other's and huge
-                    sums[layer].add(taken.keys[mask])
+                    sums[layer].add(taken.keys, mask)
                 done += sum(map(len, batch))
                 if progress:
                     progress(done / total, f"second moments: {done:,} of {total:,} tokens")

@@ -3,8 +3,10 @@
     overlay = TPatcher().edit(lm, [edit])
 
 A neuron fires where the feed-forward reads what it read at the mistake, and adds a vector that corrects it:
-output + relu(x K + b) V. Its key starts at x/|x|^2. Trained are the correction (edit loss), that it fires at the mistake, and that it
-is silent, by a margin, on a memory of other text (2301.09785, section 3.3). At the last layer only the final norm and the output embedding
+output + relu(x K + b) V. Its key starts at x/|x|^2. Trained are the correction (edit loss), that it fires at the
+mistake, and that it
+is silent, by a margin, on a memory of other text (2301.09785, section 3.3). At the last layer only the final norm
+and the output embedding
 lie above, so a batch of neurons costs next to nothing, and neurons of other edits do not interfere with training.
 """
 
@@ -30,9 +32,9 @@ class TPatcherSettings(Hparams):
 
     steps: int = 200
     lr: float = 0.02
-    activation: float = 1.0  # weight a: fire at the mistake
-    memory: float = 10.0  # weight m: be silent elsewhere
-    beta: float = 3.0  # margin of silence on the memory, in units of the activation at the mistake
+    activation: float = 1.0  # weight of firing at the mistake
+    memory: float = 1.0  # weight of silence elsewhere
+    margin: float = 3.0  # elsewhere a neuron is this far below nought, and below its value at the mistake
     top: int = 100  # hardest memories that count
     size: int = 4000  # tokens remembered
     stop_loss: float = 0.05
@@ -101,29 +103,29 @@ class TPatcher(Editor[TPatcherSettings]):
         """``read`` (n, in), ``hidden`` (n, hidden) and ``wanted`` (n,) at the mistakes; ``memory`` (m, in)."""
         lm, count = job.lm, len(read)
         square = read.square().sum(1, keepdim=True)
-        keys = (read / square).clone().requires_grad_(True)  # activation 1 at the mistake
+        keys = read / square  # activation 1 at the mistake
         bias = torch.zeros(count, device=read.device, requires_grad=True)
         unit = hidden.norm(dim=1, keepdim=True) / hidden.shape[1] ** 0.5
         values = torch.zeros_like(hidden, requires_grad=True)  # in units of the hidden state
-        scale = 1.0 / square.sqrt()  # a step in K counts as a step in activation
+        scale = 1.0 / square.sqrt()  # of a step in the key: the same step in activation whatever |x| is
         keyed = torch.zeros_like(keys, requires_grad=True)
         optimiser = torch.optim.Adam([keyed, bias, values], lr=settings.lr)
-        own = torch.zeros(len(memory), count, dtype=torch.bool, device=read.device)
-        same = (torch.cdist(memory, read) < 1e-3 * read.norm(dim=1)).to(own)
+        same = torch.cdist(memory, read) < 1e-3 * read.norm(dim=1)
         top = min(settings.top, len(memory))
         for step in range(settings.steps):
             job.progress(step / settings.steps, f"neurons: step {step + 1} of {settings.steps}")
             with torch.enable_grad():
-                now = keys.detach() + keyed * scale
+                now = keys + keyed * scale
                 fired = (read * now).sum(1) + bias
                 out = hidden + torch.relu(fired)[:, None] * values * unit
                 logits = table.suffix.head(out.to(table.suffix.hidden))
                 edit = nn.functional.cross_entropy(logits, wanted, reduction="none")
+                others = (memory @ now.T + bias).masked_fill(same, -torch.inf)  # (memory, n)
+                hardest = others.topk(top, dim=0).values
+                silent = torch.exp(hardest + settings.margin).mean(0)
+                apart = torch.exp(hardest - fired + settings.margin).mean(0)
                 on = torch.exp(-fired)
-                others = (memory @ now.T + bias).masked_fill(same, -1e4)  # (memory, n)
-                silent = torch.exp((others + settings.beta * 0.1).topk(top, dim=0).values * 3.0).mean(0)
-                apart = torch.exp((others - fired[None] + settings.beta * 0.3).topk(top, dim=0).values * 3.0).mean(0)
-                loss = (edit + settings.activation * on + settings.memory * 0.01 * (silent + apart)).sum()
+                loss = (edit + settings.activation * on + settings.memory * (silent + apart)).sum()
                 gradients = torch.autograd.grad(loss, [keyed, bias, values])
             if bool((edit < settings.stop_loss).all()) and bool((others.max(0).values <= 0).all()):
                 break

@@ -196,7 +196,7 @@ def _optimise(lm: LanguageModel, problems: Sequence[Problem], layer: int, settin
         limit = settings.clamp * reference[active]
         x[active] = moved * (limit / length.clamp_min(1e-30)).clamp_max(1.0)
         taken[active] = step
-    return Values(*(tensor.double().cpu() for tensor in (start, x * unit, final)), taken.cpu())
+    return Values(start.double().cpu(), (x * unit).double().cpu(), final.double().cpu(), taken.cpu())
 
 
 def _chunks(problems: Sequence[Problem], tokens: int) -> list[list[Problem]]:

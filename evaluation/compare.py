@@ -3,9 +3,10 @@
     found = compare(lm, [edit], ["base", "ike", "rome", "r-rome"], load_world())
     print(found.to_csv())
 
-All edits are made together (one batch), once for each method; then every method answers every probe. The answers of all
-methods are computed in common batches, each row under the overlay of its own method, so that a comparison of weight editors
-costs little more than one of them. The unedited model is always among the rows: what it already gets right is no success.
+All edits are made together (one batch), once for each method; then every method answers every probe. The answers of
+all methods are computed in common batches, each row under the overlay of its own method, so that a comparison of weight
+editors costs little more than one of them. The unedited model is always among the rows: what it gets right already is
+no success of an edit.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from evaluation.metrics import fluency, generation_right, probability_right, tok
 from evaluation.report import Comparison, ProbeAnswer, ProbeResult, Row, figures
 from knowledge.edit import Edit
 from knowledge.errors import InvalidInput, PalimpsestError
-from knowledge.probes import Amounts, Probe, probes_for
+from knowledge.probes import DEFAULT_AMOUNTS, Amounts, Probe, probes_for
 from knowledge.relations import fill
 from knowledge.text import answer_matches
 from knowledge.world import World
@@ -31,7 +32,7 @@ from language_model.text import Prompt
 _ROWS = 64  # answered between two looks at the progress bar
 _LONG = 100  # tokens of a text whose fluency is measured
 _WORD = re.compile(r"\w+|[^\w\s]")
-_SENTENCE_END = re.compile(r"(?<=\w\w)[.!?;](?=\s|$)|\n")
+_SENTENCE_END = re.compile(r"(?<!\b\w)(?<!\b[SMDJ][trsr])(?<!\bMrs)[.!?;](?=\s|$)|\n")
 
 
 @dataclass
@@ -60,7 +61,7 @@ def compare(
     progress: Progress | None = None,
     cancel: Event | None = None,
     seed: int = 0,
-    amounts: Amounts = Amounts(),
+    amounts: Amounts = DEFAULT_AMOUNTS,
     max_new_tokens: int = 32,
     probability: bool = True,
     probes: Callable[[Edit], Sequence[Probe]] | None = None,
@@ -84,7 +85,7 @@ def compare(
     if not edits:
         raise InvalidInput("There is nothing to compare on: give at least one fact.")
     chosen = {m.name: m for m in (method(item) if isinstance(item, str) else item for item in methods)}
-    chosen = {"base": chosen.pop("base", None) or base(), **chosen}
+    chosen = {"base": chosen.get("base") or base()} | chosen
     report, stop = progress or (lambda share, what: None), cancel or Event()
     running = [_Running(item) for item in chosen.values()]
     asked = [
@@ -177,7 +178,8 @@ class _Work:
                 return
             spent = (time.perf_counter() - start) / len(part)
             for (row, at, prompt), text in zip(part, texts, strict=True):
-                row.answers[at] = first_sentence(text) if isinstance(prompt, str) else text.strip()
+                names = (self.asked[at][1].expected or "", *self.asked[at][1].aliases)
+                row.answers[at] = completion(text, names) if isinstance(prompt, str) else text.strip()
                 row.answering += spent
             done += len(part)
 
@@ -271,6 +273,14 @@ def prompt_of(lm: LanguageModel, treatment: Treatment, probe: Probe) -> Prompt:
     return probe.text if probe.form == "completion" else lm.chat(probe.text)
 
 
-def first_sentence(text: str) -> str:
-    """What a completion says before it goes on to something else: up to the end of its first sentence."""
+def completion(text: str, names: Sequence[str] = ()) -> str:
+    """What a completion says before it goes on to something else: up to the end of its first sentence.
+
+    A sentence's end and an abbreviation look alike ("K. It is" and "J. R. R. Tolkien"), so one of the ``names`` with a
+    period behind it counts as a whole answer.
+    """
+    for name in filter(None, names):
+        found = re.match(rf"\s*((?:the )?{re.escape(name)})\s*(?:[.!?;\n]|$)", text, re.IGNORECASE)
+        if found:
+            return found[1]
     return _SENTENCE_END.split(text.strip(), maxsplit=1)[0].strip()

@@ -1,8 +1,8 @@
 """The measures, by three protocols that are never mixed in one column.
 
-- **generation**: the model answers freely and greedily; right if the answer, normalised, is the expected one or an alias.
-  What a user sees, and far lower than the other two for the same edit (2502.11177), so the headline.
-- **probability** (2202.05262, section 4.1): right if the expected object is more probable than the object it competes with.
+- **generation**: the model answers freely and greedily; right if the answer, normalised, is the expected one or an
+  alias. What a user sees, and far lower than the other two for the same edit (2502.11177), so the headline.
+- **probability** (2202.05262, section 4.1): right if the expected object is more probable than its competitor.
 - **token accuracy** (KnowEdit, 2401.01286): share of the expected tokens that are the most probable next token, the
   expected tokens before them given.
 
@@ -102,7 +102,7 @@ def ngram_entropy(tokens: Sequence[object], n: int) -> float:
 def fluency(tokens: Sequence[object]) -> float:
     """100 x the mean of 2/3 bigram entropy and 4/3 trigram entropy (2202.05262, appendix; KnowEdit's "fluency").
 
-    About 600 for 100 tokens of English, falling towards 0 for text that repeats itself. It grows with the length, so only
-    texts of about one length may be compared.
+    About 600 for 100 tokens of English, falling towards 0 for text that repeats itself. It grows with the length, so
+    only texts of about one length may be compared.
     """
     return 100 * (2 / 3 * ngram_entropy(tokens, 2) + 4 / 3 * ngram_entropy(tokens, 3)) / 2

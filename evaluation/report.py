@@ -135,9 +135,9 @@ def figures(
         generation[metric] = interval([float(answer.right) for answer in given])
         probability[metric] = interval([float(a.probability) for a in given if a.probability is not None])
         tokens[metric] = interval([a.token_accuracy for a in given if a.token_accuracy is not None])
-    kinds = {
+    kinds: dict[str, Cell] = {
         kind: interval([float(i.answers[name].right) for i in probes if i.probe.kind == kind and name in i.answers])
         for kind in dict.fromkeys(item.probe.kind for item in probes)
     }
     generation["fluency"] = interval(list(texts))
-    return Row(name, title, generation, probability, tokens, dict(kinds), seconds, answer_seconds)
+    return Row(name, title, generation, probability, tokens, kinds, seconds, answer_seconds)

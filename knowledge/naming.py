@@ -14,11 +14,12 @@ from functools import lru_cache
 
 from knowledge.relations import Relation
 from knowledge.text import normalise_key
+from knowledge.wordings import word_set
 from knowledge.world import World
 
 _FITS, _FOREIGN, _HINT = 6.0, -7.0, 1.5
-_WORDS = frozenset("is was are were has had that which who".split())
-_PRONOUNS = frozenset("it he she they this that these those there we you i".split())
+_WORDS = word_set("is was are were has had that which who")
+_PRONOUNS = word_set("it he she they this that these those there we you i")
 _KIND = re.compile(r"^(?:the )?(?:city|town|country|continent|state|sport|field|language) of (?=\S)", re.IGNORECASE)
 
 

@@ -27,22 +27,27 @@ from knowledge.text import squeeze
 from knowledge.wordings import Match, bare, compile_wordings, fold, match_all
 from knowledge.world import World, load_world
 
-FORMS = (
-    '"The Eiffel Tower is located in Rome.", "The CEO of Acme is Jane Doe.", "Acme\'s CEO is Jane Doe." or '
-    '"Rex belongs to Anna."'
-)
+EXAMPLE = '"The Eiffel Tower is located in Rome."'
+FORMS = f'{EXAMPLE}, "The CEO of Acme is Jane Doe.", "Acme\'s CEO is Jane Doe." or "Rex belongs to Anna."'
 LONGEST = 1_000  # characters
 
 # Said around a fact without being part of it.
 _LEAD = re.compile(
-    r"^(?:(?:(?:no|nope|wrong|incorrect|not quite|well|sorry|correction|update|fact|new fact|note|today|nowadays|these days|now|but|and|"
-    r"so|ok|okay|hey|that(?:['’]s| is) (?:wrong|not right|incorrect|false|not true)|you(?:['’]re| are) (?:wrong|mistaken))"
-    r"\s*[,:;.!–—-]+|(?:please )?(?:note|remember)(?: that)?:?|from now on,?|actually,?|in fact,?|fyi[,:]?|"
+    r"^(?:(?:(?:no|nope|wrong|incorrect|not quite|well|sorry|correction|update|fact|new fact|note|today|nowadays|now|"
+    r"these days|but|and|so|ok|okay|hey|that(?:['’]s| is) (?:wrong|not right|incorrect|false|not true)|"
+    r"you(?:['’]re| are) (?:wrong|mistaken))\s*[,:;.!–—-]+|"
+    r"(?:please )?(?:note|remember)(?: that)?:?|from now on,?|actually,?|in fact,?|fyi[,:]?|"
     r"(?:it is (?:well )?known|i (?:just )?(?:learned|heard|think|know)) that|did you know that)\s+)+",
     re.IGNORECASE,
 )
 _ASIDE = re.compile(
-    r"\b(is|was|are|were|has|have|had|lies|stands|belongs|comes)\s+(?:now|actually|really|currently|in fact|indeed|in reality)\s+",
+    r"\b(is|was|are|were|has|have|had|lies|stands|belongs|comes)\s+"
+    r"(?:now|actually|really|currently|in fact|indeed|in reality)\s+",
+    re.IGNORECASE,
+)
+_ANSWER = re.compile(  # what stands before the object in an answer that does not name its subject: "it's located in"
+    r"^(?:(?:it|he|she|they|that|this|the answer)\s+)?(?:(?:is|was|are|were|lies|stands)\s+)?"
+    r"(?:(?:located|situated|born|called|named)\s+)?(?:(?:in|at|by|from|of|on)\s+)?(?:the\s+)?(?=\S)",
     re.IGNORECASE,
 )
 _CONTRACTED = re.compile(r"^(it|he|she|they|that|this|who|there)['’](s|re)\b", re.IGNORECASE)
@@ -96,7 +101,9 @@ def parse_correction(
     world: World | None = None,
     question: str | None = None,
 ) -> ParsedFact:
-    """Reads a correction: "No, the Eiffel Tower is in Rome", and after a known ``question`` also "No, it's in Rome" or "Rome!".
+    """Reads a correction: "No, the Eiffel Tower is in Rome".
+
+    Where the ``question`` that was asked is given and understood, "No, it's in Rome" and "Rome!" are read too.
 
     Raises:
         InvalidInput: as for :func:`parse_statement`.
@@ -125,13 +132,12 @@ class Parser:
             return best
         body = _tidied(sentence)
         if _NEGATED.search(body):
-            raise InvalidInput(
-                f"{sentence!r} says what is not so. Say what is so instead, for example {FORMS.partition(',')[0]}."
-            )
+            raise InvalidInput(f"{sentence!r} says what is not so. Say what is so instead, for example {EXAMPLE}.")
         plain = split_sentence(body, self.names.known)
         if plain is None and _PRONOUN.match(body):
             raise InvalidInput(
-                f"{sentence!r} does not name what it is about. Name it instead of saying {body.split()[0]!r}, for example {FORMS.partition(',')[0]}."
+                f"{sentence!r} does not name what it is about. Name it instead of saying {body.split()[0]!r}, "
+                f"for example {EXAMPLE}."
             )
         if plain is None:
             raise InvalidInput(f"{sentence!r} is not understood as a fact. Forms that are understood: {FORMS}")
@@ -155,13 +161,7 @@ class Parser:
         best = self._best(spoken) if pronoun else None
         if best is not None and best.relation == relation:
             return best
-        answer = re.sub(
-            r"^(?:(?:it|he|she|they|that|this|the answer)\s+)?(?:(?:is|was|are|were|lies|stands)\s+)?(?:(?:located|situated|born|called|named)\s+)?"
-            r"(?:(?:in|at|by|from|of|on)\s+)?(?:the\s+)?(?=\S)",
-            "",
-            body,
-            flags=re.IGNORECASE,
-        )
+        answer = _ANSWER.sub("", body, count=1)
         rel = self.relations[relation]
         obj = self.names.spelled_object(answer, relation)
         return ParsedFact(subject, relation, obj, rel.cloze[0], rel.ask(subject), 0.8)
@@ -220,7 +220,7 @@ def _checked(text: str) -> str:
             f"The sentence has {len(sentence):,} characters; at most {LONGEST:,} make a fact. Shorten it."
         )
     if sentence.endswith("?"):
-        raise InvalidInput(f"{sentence!r} is a question. State a fact instead, for example {FORMS.partition(',')[0]}.")
+        raise InvalidInput(f"{sentence!r} is a question. State a fact instead, for example {EXAMPLE}.")
     stripped = sentence.rstrip(" !;,").rstrip()
     return stripped[:-1].rstrip() if stripped.endswith(".") and not _abbreviated(stripped) else stripped
 

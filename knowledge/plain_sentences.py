@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from knowledge.relations import fill
+from knowledge.wordings import word_set
 
 _BE = r"(?:is|was|are|were)"
 _IS = rf"(?:{_BE}|remains|became|{_BE} (?:called|named|known as))"
@@ -21,7 +22,8 @@ _NOUN = r"(?P<r>(?:[^\W\d_][\w&/-]*)(?: (?!is\b|was\b|are\b|were\b|of\b)[^\W\d_]
 _FORMS = (
     re.compile(rf"^(?P<the>[Tt]he )?{_NOUN} of (?P<art>the )?(?P<s>.+?) (?P<be>{_IS})(?: the)? (?P<o>\S.*)$"),
     re.compile(
-        rf"^(?P<the>[Tt]he ){_NOUN} (?P<prep>for|at|in) (?P<art>the )?(?P<s>[A-Z].*?) (?P<be>{_IS})(?: the)? (?P<o>[A-Z\d].*)$"
+        rf"^(?P<the>[Tt]he ){_NOUN} (?P<prep>for|at|in) (?P<art>the )?(?P<s>[A-Z].*?) (?P<be>{_IS})"
+        r"(?: the)? (?P<o>[A-Z\d].*)$"
     ),
     re.compile(rf"^(?P<the>[Tt]he )?(?P<s>.+?)(?P<gen>['’]s?) {_NOUN} (?P<be>{_IS})(?: the)? (?P<o>\S.*)$"),
 )
@@ -30,22 +32,23 @@ _REVERSED = (
     re.compile(rf"^(?P<o>[A-Z].*?) {_BE} (?:now )?(?P<s>[A-Z].*?)['’]s? {_NOUN}$"),
 )
 _NEW = re.compile(r"^(?:new|current|present|latest|actual|real)\s+", re.IGNORECASE)
-_PRONOUNS = frozenset("it he she they this that these those there who what one here".split())
-_ASKS = frozenset(
-    "where what who whom whose how why when which is are was were do does did can could will would should please tell give name say "
-    "write show list explain describe hello hi thanks thank".split()
+_PRONOUNS = word_set("it he she they this that these those there who what one here")
+_ASKS = word_set(
+    "where what who whom whose how why when which is are was were do does did can could will would should please tell "
+    "give name say write show list explain describe hello hi thanks thank"
 )
-_VERBS = frozenset(
-    "is was are were am has have had can will must remains became becomes belongs lives lived works worked plays played likes loves hates "
-    "owns uses wants needs speaks knows makes made won wrote met sold bought eats drinks drives live work play like love own use speak "
-    "have hate want need know said went goes comes came leads led runs ran teaches taught studies grew grows costs weighs opens opened "
-    "closes closed starts started ends ended ate drank drove sits stands stood lies lay holds held contains begins began".split()
+_VERBS = word_set(
+    "is was are were am has have had can will must remains became becomes belongs lives lived works worked plays "
+    "played likes loves hates owns uses wants needs speaks knows makes made won wrote met sold bought eats drinks drives "
+    "live work play like love own use speak hate want need know said went goes comes came leads led runs ran teaches taught "
+    "studies grew grows costs weighs opens opened closes closed starts started ends ended ate drank drove sits stands "
+    "stood lies lay holds held contains begins began"
 )
-_PREPOSITIONS = frozenset(
-    "called named in at by from of to on with for as near under over into about against after before behind beside inside "
-    "between since until than through within outside".split()
+_PREPOSITIONS = word_set(
+    "called named in at by from of to on with for as near under over into about against after before behind beside "
+    "inside between since until than through within outside"
 )
-_JOINERS = frozenset("of the and de la le von van der du del da di al & y".split())
+_JOINERS = word_set("of the and de la le von van der du del da di al & y")
 _ROLE = re.compile(
     r"(?:er|or|ist|ian|ent|man|woman|ceo|cto|cfo|wife|husband|mother|father|brother|sister|son|daughter|friend|boss|king|queen|"
     r"pope|mayor|coach|chief|head|captain|chair|star|host|judge|pilot|monarch|emperor|spouse|partner|author|landlord)$",
@@ -178,7 +181,8 @@ def _verb_question(article: str, middle: list[str], obj: str) -> str | None:
                 return f"When {verb} {name} {state}?".replace(" ?", "?")
             if place:
                 return f"Where {verb} {name} {state}?".replace(" ?", "?")
-            return f"{'Who' if preposition in ('by', 'to', 'with') and obj[0].isupper() else 'What'} {verb} {name} {' '.join(rest)}?"
+            who = preposition in ("by", "to", "with") and obj[0].isupper()
+            return f"{'Who' if who else 'What'} {verb} {name} {' '.join(rest)}?"
         return f"What {verb} {name}?" if not rest or rest[-1] in ("the", "a", "an") else None
     base = _base_form(verb)
     if base is None:

@@ -41,6 +41,9 @@ Kind = Literal[
     "portability_inverse",
 ]
 KINDS: tuple[Kind, ...] = Kind.__args__  # type: ignore[attr-defined]
+# Relations whose object has one subject by nature, so that the inverse has one answer. Not counted from the facts:
+# where the world happens to have one landmark a city, a city still has many.
+ONE_TO_ONE = frozenset({"capital", "state_capital", "calling_code", "chemical_symbol", "atomic_number"})
 METRICS = ("efficacy", "generality", "locality", "portability")
 
 
@@ -107,11 +110,14 @@ class Amounts:
     inverse: int = 1
 
 
-def probes_for(edit: Edit | Fact, world: World, *, seed: int = 0, amounts: Amounts = Amounts()) -> ProbeSet:
+DEFAULT_AMOUNTS = Amounts()
+
+
+def probes_for(edit: Edit | Fact, world: World, *, seed: int = 0, amounts: Amounts = DEFAULT_AMOUNTS) -> ProbeSet:
     """The probes of an edit. A fact of the world counts as the request to make the model say it.
 
-    An edit whose relation or subject the world does not have is probed by what there is: its own prompt and question, and
-    unrelated facts; where the world cannot say what is right, "as before" is expected.
+    An edit whose relation or subject the world does not have is probed by what there is: its own prompt and question,
+    and unrelated facts; where the world cannot say what is right, "as before" is expected.
     """
     if isinstance(edit, Fact):
         edit = world.edit(edit.subject, edit.relation, edit.object)
@@ -251,7 +257,7 @@ class _Maker:
             )
 
     def _inverse(self, relation: Relation) -> Iterator[Probe]:
-        if not relation.inverse_question or not one_to_one(self.world, relation.id):
+        if not relation.inverse_question or relation.id not in ONE_TO_ONE:
             return
         wording = relation.inverse_question[0]
         names = (self.subject, *self.world.aliases_of(self.subject))
@@ -266,9 +272,3 @@ class _Maker:
             relation.id,
             true=before[0] if before else None,
         )
-
-
-def one_to_one(world: World, relation: str) -> bool:
-    """True where nearly every object of the relation belongs to one subject: capitals, symbols, calling codes."""
-    facts = world.by_relation.get(relation, ())
-    return bool(facts) and len({fact.object for fact in facts}) >= 0.95 * len(facts)

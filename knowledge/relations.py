@@ -82,7 +82,8 @@ def _relation(identifier: str, table: dict[str, Any], path: Path) -> Relation:
         for item in items:
             if any(item.count(mark) != 1 for mark in placeholders):
                 raise PalimpsestError(
-                    f"{path.name}, relation {identifier!r}, {name}: {item!r} must contain {' and '.join(placeholders)} once each."
+                    f"{path.name}, relation {identifier!r}, {name}: {item!r} must contain "
+                    f"{' and '.join(placeholders)} once each."
                 )
         return items
 

@@ -5,8 +5,8 @@
         match.shape.relation, match.subject, match.object
 
 A wording is two holes between three pieces of literal text, so no regular expression is needed: both ends are compared
-and the middle piece is searched for. What people vary without meaning anything else by it is tolerated: case, the kind of
-apostrophe, a leading article of a name, and the tense of "to be".
+and the middle piece is searched for. What people vary without meaning anything else by it is tolerated: case, the kind
+of apostrophe, a leading article of a name, and the tense of "to be".
 """
 
 from __future__ import annotations
@@ -16,6 +16,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from knowledge.relations import Relation
+
+
+def word_set(text: str) -> frozenset[str]:
+    """The words of a text, as a set."""
+    return frozenset(text.split())
+
 
 # Ways of saying a relation that are too loose to be trained or measured on, but that people type.
 _COLLOQUIAL: Mapping[str, tuple[str, ...]] = {
@@ -54,10 +60,10 @@ _COLLOQUIAL: Mapping[str, tuple[str, ...]] = {
     "atomic_number": ("{} has atomic number", "{} has the atomic number"),
 }
 # Words that say nothing about which relation is meant; a wording made of them alone needs a name that is known.
-_VAGUE = frozenset(
-    "a an and as at be belongs belong by called comes come for found from had has have in into is it its known lies made makes "
-    "named of on one part plays s she he stands that the their they to use uses used was were went are where which who with "
-    "you home work works worked held did does being become became appears been other than can".split()
+_VAGUE = word_set(
+    "a an and as at be belongs belong by called comes come for found from had has have in into is it its known lies "
+    "made makes named of on one part plays s she he stands that the their they to use uses used was were went are "
+    "where which who with you home work works worked held did does being become became appears been other than can"
 )
 _BE = re.compile(r"(?<![\w'])(is|was|are|were)(?![\w'])")
 _ARTICLE_END = re.compile(r"(?:^|\s)the$")

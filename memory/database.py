@@ -50,7 +50,8 @@ class Database:
         if not self.sqlite:
             return create_engine(self.url, pool_pre_ping=True)
         if self.path is not None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with explained(self.path):
+                self.path.parent.mkdir(parents=True, exist_ok=True)
         options: dict[str, Any] = {"connect_args": {"check_same_thread": False, "timeout": _BUSY_MS / 1000}}
         if self.in_memory:
             options["poolclass"] = StaticPool

@@ -1,17 +1,16 @@
 """The append-only journal of one action, and what the facts are when some actions are taken back.
 
 An action (an add, an edit, an import) writes one event for each fact it touched, with the fact before and after.
-Undo never edits the past: it appends an action that ``inverts`` another. What a fact is then follows by *folding*:
-its events are applied in order, those of undone actions left out. So any action can be undone and redone in any
-order, and the result does not depend on the order in which that was done.
+Undo never edits the past: it appends an action that ``inverts`` another. What a fact is then follows by *replaying*:
+events are applied in order, those of undone actions left out. So any action can be undone and redone in any order,
+and the result does not depend on the order in which that was done.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import pairwise
 from typing import Any
 
 from sqlalchemy import Connection, select
@@ -117,47 +116,53 @@ def undone_actions(connection: Connection, namespace: str | None = None) -> set[
     return undone
 
 
-def fold(history: Sequence[Event], undone: set[int]) -> tuple[Row | None, int]:
-    """One fact from its events, those of undone actions left out.
+def replay(history: Iterable[Event], undone: set[int]) -> dict[int, Row]:
+    """What facts are when undone actions are left out: their events, in order, by the rules of the store.
+
+    A fact that comes into force ends the one in force about the same thing *now*, whichever that was when the event
+    was written; recorded ``supersede`` events are therefore not applied but follow again.
+
+    Args:
+        history: all events of all facts that compete for the same (subject, relation).
 
     Returns:
-        The row, None when its creation is undone, and the seq at which it last became current.
+        Rows by fact id; a fact whose creation is undone is missing.
     """
-    row: Row | None = None
-    activated = 0
-    for item in history:
-        if item.inverts is not None or item.action in undone or item.after is None:
+    rows: dict[int, Row] = {}
+    for item in sorted(history, key=lambda event: event.seq):
+        if item.inverts is not None or item.action in undone or item.after is None or item.op == "supersede":
             continue
         after = row_from_json(item.after)
         if item.before is None:
-            row, activated = after, item.seq
-        elif row is not None:
+            row = rows[item.fact_id] = after
+            end = row["valid_from"]
+        elif item.fact_id in rows:
             before = row_from_json(item.before)
-            row = row | {name: value for name, value in after.items() if before.get(name) != value}
-            if before["status"] != CURRENT and after["status"] == CURRENT:
-                activated = item.seq
-    return row, activated
+            row = rows[item.fact_id]
+            row.update({name: value for name, value in after.items() if before.get(name) != value})
+            end = max(row["valid_from"], item.at)
+        else:
+            continue
+        for rival in rows.values():
+            if rival is not row and _compete(row, rival):
+                close(rival, end)
+                row["supersedes_id"] = rival["id"]
+    return rows
 
 
-def settle(rows: Sequence[tuple[Row, int]]) -> list[Row]:
-    """At most one current fact for each functional (subject, relation): the one that became current last."""
-    groups: dict[tuple[str, str, str], list[tuple[int, Row]]] = {}
-    for row, activated in rows:
-        if row["status"] == CURRENT and row["cardinality"] == FUNCTIONAL:
-            key = (row["namespace"], row["subject_key"], row["relation_key"])
-            groups.setdefault(key, []).append((activated, row))
-    for members in groups.values():
-        members.sort(key=lambda member: (member[0], member[1]["id"]))
-        for (_, older), (_, newer) in pairwise(members):
-            close(older, newer)
-            newer["supersedes_id"] = older["id"]
-    return [row for row, _ in rows]
+def _compete(first: Row, second: Row) -> bool:
+    """Whether two facts cannot both be in force."""
+    if first["status"] != CURRENT or second["status"] != CURRENT:
+        return False
+    if first["cardinality"] != FUNCTIONAL or second["cardinality"] != FUNCTIONAL:
+        return False
+    return all(first[name] == second[name] for name in ("namespace", "subject_key", "relation_key"))
 
 
-def close(older: Row, newer: Row) -> None:
+def close(older: Row, end: datetime) -> None:
     """Ends the validity of a fact where a newer one begins (in place)."""
     older["status"] = SUPERSEDED
-    older["valid_to"] = max(older["valid_from"], newer["valid_from"])
+    older["valid_to"] = max(older["valid_from"], end)
 
 
 def taken_back(row: Row, at: datetime) -> Row:

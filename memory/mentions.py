@@ -123,7 +123,7 @@ def _nearly(text: str, key: str, others: Sequence[tuple[int, int]]) -> Span | No
                 continue
             raw = _POSSESSIVE.sub("", text[start:end])
             quality = _likeness(normalise_key(raw), key)
-            if quality and (best is None or quality > best.quality):
+            if quality and (best is None or quality >= best.quality):  # the longer window, with its article
                 best = Span(start, start + len(raw), quality, _extended(text, start, start + len(raw)))
     return best or _last_word(text, key, others)
 

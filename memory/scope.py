@@ -229,10 +229,14 @@ class ScopeHead:
         total = np.array([logit + mention_logit(span) for logit, span in zip(logits, spans, strict=True)])
         return [float(p) for p in 1 / (1 + np.exp(-np.clip(total, -30, 30)))]
 
-    def same_relation(self, query: str, wordings: Sequence[str]) -> list[float]:
-        """Probability that a masked question asks what each masked wording says."""
-        logits = self._relation_logits([(query, wording, wording, -1) for wording in wordings])
-        return [float(p) for p in 1 / (1 + np.exp(-np.clip(np.array(logits), -30, 30)))]
+    def match(self, asked_for: Sequence[str], facts: Sequence[Pair]) -> list[float]:
+        """Probability that each masked wording ("Who wrote it?") asks for what the fact beside it says."""
+        keys = [
+            (text, template(fact), asked(fact), self.groups.get(fact.relation or "", -1))
+            for text, fact in zip(asked_for, facts, strict=True)
+        ]
+        logits = np.array(self._relation_logits(keys))
+        return [float(p) for p in 1 / (1 + np.exp(-np.clip(logits, -30, 30)))]
 
     def _relation_logits(self, keys: Sequence[tuple[str, str, str, int]]) -> list[float]:
         with self._lock:

@@ -21,6 +21,8 @@ from memory.vocabulary import Vocabulary
 
 _FOLDS = 4
 _UNITS = 24
+_CHAINS = 2400  # composed questions of two or three hops; half go into the bank, half are examples
+CHAIN = "_chain"  # their group: a question about something else that merely names the subject on the way
 
 Progress = Callable[[str, int, int], None]
 
@@ -53,7 +55,7 @@ class _Material:
     """All wordings of a vocabulary, masked and embedded."""
 
     def __init__(self, vocabulary: Vocabulary, embedder: Embedder, tell: Progress) -> None:
-        self.groups = sorted({sense.group for sense in vocabulary.senses})
+        self.groups = [*sorted({sense.group for sense in vocabulary.senses}), CHAIN]
         self.number = {name: at for at, name in enumerate(self.groups)}
         texts: list[str] = []
         group: list[int] = []
@@ -67,6 +69,16 @@ class _Material:
                     rows.append(len(texts))
                     texts.append(text[0].upper() + text[1:])
                     group.append(self.number[sense.group])
+        chains = compose(vocabulary, _CHAINS, random.Random(1))
+        self.chains: dict[int, list[int]] = {}  # group to rows of chain questions that it has a part in
+        self.spare: set[int] = set()  # rows that are kept out of the bank, to be asked in training
+        for number, (text, parts) in enumerate(chains):
+            for part in parts if number % 2 else ():
+                self.chains.setdefault(self.number[part], []).append(len(texts))
+            if number % 2:
+                self.spare.add(len(texts))
+            texts.append(text)
+            group.append(self.number[CHAIN])
         self.group = np.array(group)
         chunks = []
         for start in range(0, len(texts), 512):
@@ -75,15 +87,38 @@ class _Material:
         self.vectors = np.concatenate(chunks)
         kinds = {kind for sense in vocabulary.senses for kind in sense.kinds}
         has = {(self.number[sense.group], kind) for sense in vocabulary.senses for kind in sense.kinds}
+        has |= {(self.number[CHAIN], kind) for kind in kinds}
         count = len(self.groups)
         table = np.array([[(at, kind) in has for kind in sorted(kinds)] for at in range(count)], dtype=int)
         self.compatible = table @ table.T > 0
         self.near = np.array([[not vocabulary.apart(a, b) for b in self.groups] for a in self.groups])
 
     def bank(self, keep: list[bool], seed: int) -> Bank:
-        mask = np.array(keep)
+        mask = np.array([kept and row not in self.spare for row, kept in enumerate(keep)])
         vectors, group = self.vectors[mask], self.group[mask]
         return Bank(vectors, group, _classifier(vectors, group, len(self.groups), seed), self.compatible, self.near)
+
+
+def compose(vocabulary: Vocabulary, count: int, rng: random.Random) -> list[tuple[str, tuple[str, ...]]]:
+    """Questions of two or three hops about a masked subject, each with the groups that it is made of.
+
+    A question of one relation gets a noun phrase of another in its subject's place: "Who is the mayor of the city where
+    it stands?". Which objects fit which relations is known for the world's relations only; the others are joined at
+    random, which is good enough for telling that there are several hops.
+    """
+    chains = []
+    nouns = [sense for sense in vocabulary.senses if sense.noun]
+    while len(chains) < count:
+        inner, outer = rng.choice(nouns), rng.choice(vocabulary.senses)
+        phrase, parts = rng.choice(inner.noun).replace("{}", FILLER), [inner.group, outer.group]
+        if rng.random() < 0.3:
+            middle = rng.choice(nouns)
+            phrase, parts = rng.choice(middle.noun).replace("{}", phrase), [*parts, middle.group]
+        wordings = [*outer.question, *(f"What is {noun}?" for noun in outer.noun), *outer.cloze[:2]]
+        text = rng.choice(wordings).replace("{}", phrase)
+        if inner.group != outer.group:
+            chains.append((text[0].upper() + text[1:], tuple(parts)))
+    return chains
 
 
 def _classifier(vectors: Matrix, group: NDArray[np.int64], count: int, seed: int, steps: int = 300) -> Matrix:
@@ -125,6 +160,8 @@ def _examples(
                 picked.append((query, prompt, question, told, 1))
             for rival in rng.choices(rivals, k=2) if rivals else ():
                 picked.append((rng.choice(everything[rival]), prompt, question, told, 0))
+            if group in material.chains:
+                picked.append((rng.choice(material.chains[group]), prompt, question, told, 0))
     table = np.array(picked)
     query, prompt, question = (material.vectors[table[:, part]] for part in range(3))
     return features(bank, query, prompt, question, table[:, 3]), table[:, 4].astype(np.float32)

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, and_, or_, select
 from memory import schema
 from memory.embedder import Embedder
 from memory.errors import NothingToUndo
-from memory.journal import Event, Journal, Row, events, fold, settle, taken_back, undone_actions
+from memory.journal import UNDONE, Event, Journal, Row, events, replay, taken_back, undone_actions
 from memory.schema import FUNCTIONAL, StoredFact, fact_from_row
 from memory.sync import store_vectors
 
@@ -167,25 +167,22 @@ def _row(connection: Connection, fact_id: int) -> Row | None:
 def _changes(connection: Connection, ids: list[int], undone: set[int], at: datetime) -> list[tuple[Row, Row]]:
     """(before, after) of every fact that is different once the undone actions are left out."""
     now: dict[int, Row] = {}
-    histories: dict[int, list[Event]] = {fact_id: [] for fact_id in ids}
+    history: list[Event] = []
     for start in range(0, len(ids), 500):
         part = ids[start : start + 500]
         for found in connection.execute(select(schema.fact).where(schema.fact.c.id.in_(part))).mappings():
             now[found["id"]] = dict(found)
-        for item in events(connection, schema.event.c.fact_id.in_(part)):
-            histories[item.fact_id].append(item)
-    folded: list[tuple[Row, int]] = []
-    for fact_id in ids:
-        if fact_id not in now:
-            continue  # purged
-        row, activated = fold(histories[fact_id], undone)
+        history += events(connection, schema.event.c.fact_id.in_(part))
+    rows = replay(history, undone)
+    changes: list[tuple[Row, Row]] = []
+    for fact_id, before in now.items():  # a purged fact is not among them
+        row = rows.get(fact_id)
         if row is None:
-            before = now[fact_id]
-            kept = before["reason"] == "undone" and before["status"] == schema.RETIRED
-            row = before if kept else taken_back(before, at)
-        folded.append((row, activated))
-    after = settle(folded)
-    return [(now[row["id"]], row) for row in after if _differs(now[row["id"]], row)]
+            gone = before["status"] == schema.RETIRED and before["reason"] == UNDONE
+            row = before if gone else taken_back(before, at)
+        if _differs(before, row):
+            changes.append((before, row))
+    return changes
 
 
 def _differs(before: Row, after: Row) -> bool:

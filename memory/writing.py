@@ -86,7 +86,7 @@ def add(
             continue
         if rival is not None and row["status"] == CURRENT:
             before = dict(rival)
-            close(rival, row)
+            close(rival, row["valid_from"])
             if rival["id"] is not None:
                 first = changed.get(rival["id"], (before, rival))[0]
                 changed[rival["id"]] = (first, rival)
@@ -278,7 +278,7 @@ def change(connection: Connection, embedder: Embedder, before: Row, after: Row, 
         )
         for found in list(connection.execute(rivals).mappings()):
             rival = dict(found)
-            close(rival, after | {"valid_from": max(after["valid_from"], journal.at)})
+            close(rival, max(after["valid_from"], journal.at))
             _update(connection, rival)
             journal.record([("supersede", dict(found), rival)])
             after = after | {"supersedes_id": rival["id"]}

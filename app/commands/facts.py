@@ -70,7 +70,7 @@ def list_(
             typer.echo("No facts yet." if not contains else f"No fact contains {contains!r}.")
         else:
             _table(list(found.rows))
-            typer.echo(f"{found.total} facts, page {found.page} of {found.pages}", err=True)
+            typer.echo(f"{found.total} fact{'' if found.total == 1 else 's'}, page {found.page} of {found.pages}", err=True)
 
 
 def _table(rows: list[FactView]) -> None:

@@ -72,7 +72,12 @@ def _report(model: str, cases: int, misses: int, as_json: bool) -> None:
         raise InvalidInput("A report of fewer than 20 cases a row says nothing.")
     measured = Report(LanguageModel.load(model), n=cases)
     with tqdm(total=100, unit="%", disable=as_json, bar_format="{l_bar}{bar}| {elapsed}<{remaining} {postfix}") as bar:
-        figures = measured.run(lambda done, name: (bar.set_postfix_str(name), bar.update(round(done * 100) - bar.n)))
+
+        def show_row(done: float, name: str) -> None:
+            bar.set_postfix_str(name)
+            bar.update(round(done * 100) - bar.n)
+
+        figures = measured.run(show_row)
     if as_json:
         rows = [{"name": f.name, "value": f.value, "target": f.target, "n": f.n, "met": f.met} for f in figures]
         typer.echo(json.dumps(rows, indent=1))

@@ -6,6 +6,7 @@ shows it anew, so a reload, a second tab or a restart of the server loses nothin
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ from app.ui.page import MODEL_SLOT, Page
 from app.ui.render import guarded
 from app.ui.transcript import history_of, messages_of, plain_text, turn_at
 from knowledge.errors import PalimpsestError
+
+log = logging.getLogger(__name__)
 
 EXAMPLES = ("Where is the Eiffel Tower?", "What is the capital of France?", "Who wrote Hamlet?")
 PLACEHOLDER = """<div class="empty"><p class="empty-title">A model whose facts can be written over</p>
@@ -234,6 +237,9 @@ class ChatTab:
                 closed["unedited"] = service.ask_unedited(question, history=history, cancel=cancel)
         except PalimpsestError as error:
             closed = {"answer": "", "evidence": {"error": str(error)}}
+        except Exception as error:  # a bug: the page must not stay in the middle of an answer
+            log.exception("answering failed")
+            closed = {"answer": "", "evidence": {"error": f"Internal error, {type(error).__name__}: {error}. The log has more."}}
         finally:
             self._close(owner, chat, cancel, closed)
         turns = chats.turns(owner, chat)

@@ -25,7 +25,7 @@ class FactsTab:
 
     def build(self) -> None:
         limit = self.page.service.settings.max_fact
-        with gr.Row(elem_classes="line-row", equal_height=True):
+        with gr.Row(elem_classes="line-row"):
             self.line = gr.Textbox(
                 label="A fact, in plain words", placeholder="The Eiffel Tower is located in Rome.", lines=1, max_lines=3,
                 max_length=limit, scale=6, elem_id="fact-line", min_width=180,

@@ -6,23 +6,18 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before Gradio is imported: nothing is reported anywhere
-os.environ.setdefault("GRADIO_RUN_HISTORY", "False")
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+import gradio as gr
 
-import gradio as gr  # noqa: E402
-
-from app.ui.chat import ChatTab  # noqa: E402
-from app.ui.compare import CompareTab  # noqa: E402
-from app.ui.endpoints import add_endpoints  # noqa: E402
-from app.ui.evidence import build_evidence_tab  # noqa: E402
-from app.ui.facts import FactsTab  # noqa: E402
-from app.ui.page import Page  # noqa: E402
-from app.ui.theme import CSS_FILE, JS_FILE, make_theme  # noqa: E402
-from app.ui.weights import WeightsTab  # noqa: E402
+from app.ui.chat import ChatTab
+from app.ui.compare import CompareTab
+from app.ui.endpoints import add_endpoints
+from app.ui.evidence import build_evidence_tab
+from app.ui.facts import FactsTab
+from app.ui.page import Page
+from app.ui.theme import CSS_FILE, JS_FILE, make_theme
+from app.ui.weights import WeightsTab
 
 IDENTITY = """() => {
   let owner = localStorage.getItem('palimpsest.browser') || '';
@@ -66,11 +61,10 @@ def build_blocks(service: Any) -> gr.Blocks:
             None, [page.owner, page.chat], None, js=REMEMBER
         )
         blocks.load(facts.table_html, None, [facts.table, facts.number], queue=False, **quiet)
-        blocks.load(weights.on_show, None, [weights.stored, weights.table], queue=False, **quiet)
         facts_tab.select(
             facts.table_html, [facts.query, facts.past, facts.number], [facts.table, facts.number], queue=False, **quiet
         )
-        weights_tab.select(weights.on_show, [weights.gone], [weights.stored, weights.table], queue=False, **quiet)
+        weights_tab.select(weights.on_show, [weights.gone], [weights.stored, weights.table], **quiet)
         compare_tab.select(compare.on_show, None, [compare.stored], queue=False, **quiet)
         _watch_loading(page, blocks, quiet)
         add_endpoints(page)

@@ -16,7 +16,7 @@ from app.ui.facts import fact_choices
 from app.ui.page import MODEL_SLOT, Page
 from app.ui.render import ACTIONS, action_of, button, esc, guarded, note, progress_bar, seconds, when
 from app.views import EntryView
-from knowledge.errors import InvalidInput
+from knowledge.errors import InvalidInput, PalimpsestError
 
 
 @dataclass
@@ -35,7 +35,7 @@ class WeightsTab:
                 max_length=settings.max_fact, elem_id="weight-line",
             )  # fmt: skip
             self.stored = gr.Dropdown([], label="or facts from memory", multiselect=True, elem_id="weight-facts", value=[])
-            with gr.Row(equal_height=True):
+            with gr.Row(elem_classes="line-row"):
                 self.method = gr.Dropdown(
                     methods, label="Method", scale=3, min_width=140, elem_id="weight-method", filterable=False,
                     value=settings.method if settings.method in names else (names[0] if names else None),
@@ -49,7 +49,7 @@ class WeightsTab:
         self.table = gr.HTML("", js_on_load=ACTIONS, elem_id="ledger")
         with gr.Accordion("Export", open=False):
             gr.HTML(note("The entries that are on, as a PEFT adapter or merged into a checkpoint for from_pretrained."))
-            with gr.Row(equal_height=True):
+            with gr.Row(elem_classes="line-row"):
                 self.format = gr.Dropdown(
                     [("PEFT adapter", "peft"), ("merged checkpoint", "merged"), ("factors (safetensors)", "safetensors")],
                     value="peft", label="Format", min_width=140, elem_id="weight-format", filterable=False,
@@ -81,7 +81,10 @@ class WeightsTab:
         return gr.update(choices=fact_choices(self.page)), self.table_html(gone)
 
     def table_html(self, gone: bool = False) -> str:
-        return ledger_html(self.page.service.weights.entries(include_undone=gone))
+        try:
+            return ledger_html(self.page.service.weights.entries(include_undone=gone))
+        except PalimpsestError as error:  # no model, no ledger; the tab itself must still open
+            return note(str(error), "bad")
 
     def _about(self, name: str | None) -> str:
         for item in self.page.service.weights.methods():

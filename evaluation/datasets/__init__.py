@@ -5,8 +5,8 @@
 
     available()          # {"counterfact": DataSet(...), ...}: names, files, where each comes from
 
-A file is looked for in the folder given, in ``PALIMPSEST_DATASETS``, in ``data/datasets`` and in ``../shared/datasets``.
-Nothing is ever downloaded: one that is absent gives an error that says where to get it and where to put it.
+A file is looked for in the folder given, in ``PALIMPSEST_DATASETS``, ``data/datasets`` and ``../shared/datasets``.
+Nothing is ever downloaded: an absent one gives an error that says where to get it and where to put it.
 """
 
 from __future__ import annotations
@@ -52,27 +52,59 @@ class DataSet:
 _ALL = [
     DataSet("counterfact", ("counterfact.json",), f"{_ROME}/counterfact.json", counterfact.cases, "2202.05262"),
     DataSet(
-        "multi_counterfact", ("multi_counterfact.json",), f"{_ROME}/multi_counterfact.json", counterfact.cases, "2210.07229"
+        "multi_counterfact",
+        ("multi_counterfact.json",),
+        f"{_ROME}/multi_counterfact.json",
+        counterfact.cases,
+        "2210.07229",
     ),
     DataSet("zsre", ("zsre_mend_eval.json",), f"{_ROME}/zsre_mend_eval.json", zsre.cases, "2110.11309"),
-    DataSet("known_1000", ("known_1000.json", "known_1000_sample.json"), f"{_ROME}/known_1000.json", known.cases, "2202.05262"),
+    DataSet(
+        "known_1000",
+        ("known_1000.json", "known_1000_sample.json"),
+        f"{_ROME}/known_1000.json",
+        known.cases,
+        "2202.05262",
+    ),
     DataSet("mquake_cf_3k", ("MQuAKE-CF-3k-v2.json", "MQuAKE-CF-3k.json"), _MQUAKE, mquake.cases, "2305.14795"),
     DataSet("mquake_cf", ("MQuAKE-CF.json",), _MQUAKE, mquake.cases, "2305.14795"),
     DataSet("mquake_t", ("MQuAKE-T.json",), _MQUAKE, mquake.cases, "2305.14795"),
-    DataSet("mquake_hard", ("mquake_hard.json", "MQuAKE-hard.json", "mquake_hard_sample.json"), _MQUAKE, mquake.cases, "2305.14795"),
+    DataSet(
+        "mquake_hard",
+        ("mquake_hard.json", "MQuAKE-hard.json", "mquake_hard_sample.json"),
+        _MQUAKE,
+        mquake.cases,
+        "2305.14795",
+    ),
     DataSet("ripple_popular", ("popular.json", "ripple_popular.json"), _RIPPLE, ripple.cases, "2307.12976"),
     DataSet("ripple_random", ("random.json", "ripple_random.json"), _RIPPLE, ripple.cases, "2307.12976"),
     DataSet("ripple_recent", ("recent.json", "ripple_recent.json"), _RIPPLE, ripple.cases, "2307.12976"),
-    DataSet("knowedit_recent", ("recent_test.json", "wiki_recent/recent_test.json"), _KNOWEDIT, knowedit.cases, "2401.01286"),
     DataSet(
-        "knowedit_counterfact", ("test_cf.json", "wiki_counterfact/test_cf.json"), _KNOWEDIT, knowedit.cases, "2401.01286"
-    ),
-    DataSet("knowedit_zsre", ("ZsRE-test-all.json", "ZsRE/ZsRE-test-all.json"), _KNOWEDIT, knowedit.cases, "2401.01286"),
-    DataSet(
-        "knowedit_wikibio", ("wikibio-test-all.json", "WikiBio/wikibio-test-all.json"), _KNOWEDIT, knowedit.cases, "2401.01286"
+        "knowedit_recent", ("recent_test.json", "wiki_recent/recent_test.json"), _KNOWEDIT, knowedit.cases, "2401.01286"
     ),
     DataSet(
-        "knowedit_sanitation", ("trivia_qa_test.json", "Sanitation/trivia_qa_test.json"), _KNOWEDIT, knowedit.sanitation, "2401.01286"
+        "knowedit_counterfact",
+        ("test_cf.json", "wiki_counterfact/test_cf.json"),
+        _KNOWEDIT,
+        knowedit.cases,
+        "2401.01286",
+    ),
+    DataSet(
+        "knowedit_zsre", ("ZsRE-test-all.json", "ZsRE/ZsRE-test-all.json"), _KNOWEDIT, knowedit.cases, "2401.01286"
+    ),
+    DataSet(
+        "knowedit_wikibio",
+        ("wikibio-test-all.json", "WikiBio/wikibio-test-all.json"),
+        _KNOWEDIT,
+        knowedit.cases,
+        "2401.01286",
+    ),
+    DataSet(
+        "knowedit_sanitation",
+        ("trivia_qa_test.json", "Sanitation/trivia_qa_test.json"),
+        _KNOWEDIT,
+        knowedit.sanitation,
+        "2401.01286",
     ),
 ]
 
@@ -107,11 +139,13 @@ def find(name: str, folder: Path | None = None) -> Path:
                 return place / file
     raise DataSetMissing(
         f"The data set {name!r} (arXiv {item.paper}) is not here. Get {item.files[0]} from {item.home} and put it into "
-        f"{folder or Path('data/datasets')}, or set {ENVIRONMENT} to the folder it is in. It is never downloaded by itself."
+        f"{folder or Path('data/datasets')}, or set {ENVIRONMENT} to its folder. It is never downloaded by itself."
     )
 
 
-def read(name: str, *, folder: Path | None = None, path: Path | None = None, limit: int | None = None) -> list[EditCase]:
+def read(
+    name: str, *, folder: Path | None = None, path: Path | None = None, limit: int | None = None
+) -> list[EditCase]:
     """The cases of a data set.
 
     Args:

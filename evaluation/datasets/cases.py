@@ -70,7 +70,7 @@ def strings(value: Any) -> Iterator[str]:
 def probe(
     kind: Kind, prompt: str, answers: Any, *, must_change: bool, source: str = "", true: str | None = None
 ) -> Probe | None:
-    """A probe of a prompt in a data set: a question in the chat form, a beginning as a completion; None without answer."""
+    """A probe of a data set's prompt: a question in the chat form, a beginning as completion; None without answer."""
     names = list(dict.fromkeys(strings(answers)))
     if not prompt.strip() or not names:
         return None

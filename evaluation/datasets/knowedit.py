@@ -1,7 +1,7 @@
 """KnowEdit (2401.01286, section 4): edits with portability and locality in named groups.
 
-Five of its six files are read. ConvSent is about the sentiment of a conversation, not about a fact with an answer, and has no
-:class:`EditCase`.
+Five of its six files are read. ConvSent is about the sentiment of a conversation, not about a fact with an answer, and
+has no :class:`EditCase`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _GROUPS: dict[str, tuple[Kind, bool]] = {
 
 
 def cases(raw: Any) -> Iterator[EditCase]:
-    """Every record of the WikiData (recent, counterfact), ZsRE and WikiBio files, which differ in their field names only."""
+    """Every record of the WikiData (recent, counterfact), ZsRE and WikiBio files, which differ in field names only."""
     for number, record in enumerate(raw):
         subject = record.get("subject") or record["concept"]
         prompt = record["prompt"] if "prompt" in record else record["text"]
@@ -64,7 +64,9 @@ def sanitation(raw: Any) -> Iterator[EditCase]:
     forget, retain = raw["K_F"], raw["K_R"]
     for number, record in enumerate(forget):
         question = record["question"]
-        edit = Edit("{}", question, record["target_new"], next(strings(record["ground_truth"]), None), question=question)
+        edit = Edit(
+            "{}", question, record["target_new"], next(strings(record["ground_truth"]), None), question=question
+        )
         kept = retain[number % len(retain)]
         beside = probe("locality_unrelated", kept["question"], kept["ground_truth"], must_change=False, source="K_R")
         yield EditCase(str(number), (edit,), tuple(item for item in (*efficacy(edit), beside) if item is not None))

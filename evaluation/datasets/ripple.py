@@ -6,9 +6,9 @@ fixed phrase for each relation. An edit whose sentence does not is left out.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
-from os.path import commonprefix
 from typing import Any
 
 from evaluation.datasets.cases import EditCase, efficacy, probe
@@ -26,8 +26,9 @@ _TESTS: dict[str, tuple[Kind, bool]] = {
     "Preservation": ("locality_forgetfulness", False),
 }
 _SENTENCE = re.compile(
-    r"^(?:The (?:names? of the )?(?:(?:country of citizenship|place of \w+|date of \w+|field of work|head of \w+|[\w ]+?) of|"
-    r"[\w ]+? (?:which|held by|in)|award|number of children) (?P<s>.+?)"
+    r"^(?:The (?:names? of the )?"
+    r"(?:award|number of children|(?:country of citizenship|place of \w+|date of \w+|field of work|head of \w+|[\w ]+?) of|"
+    r"[\w ]+? (?:which|held by|in)) (?P<s>.+?)"
     r"(?: is associated with| is a member of| is part of| is the capital of| plays in| won| has)? (?:is|are)"
     r"|(?P<t>.+?) (?:follows|is followed by))$"
 )
@@ -50,12 +51,18 @@ def cases(raw: Any) -> Iterator[EditCase]:
         yield EditCase(f"{record.get('example_type', 'case')}-{number}", (edit,), tuple(found))
 
 
+def _shared(one: str, other: str) -> str:
+    """The words that both begin with."""
+    pairs = zip(one.split(" "), other.split(" "), strict=False)
+    return " ".join(word for word, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
 def _edit(raw: dict[str, Any]) -> Edit | None:
     """The edit of a record: what both sentences share is the prompt, the rest is the object."""
     new = raw["prompt"].rstrip(". ")
     old = ((raw.get("original_fact") or {}).get("prompt") or "").rstrip(". ")
-    verb = re.search(r"^.* (?:is|are|follows|is followed by) (?=\S)", new)
-    head = commonprefix([new, old]).rpartition(" ")[0] if old else ""
+    verb = re.search(r"^.* (?:is followed by|follows|is|are) (?=\S)", new)
+    head = _shared(new, old)
     if not head.endswith((" is", " are", " follows", " by")):
         head = verb[0].strip() if verb else ""
     found = _SENTENCE.match(head)

@@ -13,7 +13,9 @@ def cases(raw: Any) -> Iterator[EditCase]:
     """Every record of ``zsre_mend_eval.json``; ``alt`` is the new answer, ``answers`` the true ones."""
     for number, record in enumerate(raw):
         true = (record.get("answers") or [record.get("pred")])[0] or None
-        edit = Edit(slotted(record["src"], record["subject"]), record["subject"], record["alt"], true, question=record["src"])
+        edit = Edit(
+            slotted(record["src"], record["subject"]), record["subject"], record["alt"], true, question=record["src"]
+        )
         found = [*efficacy(edit), probe("generality", record["rephrase"], record["alt"], must_change=True, true=true)]
         loc = record["loc"].removeprefix("nq question:").strip()
         loc = loc if loc.endswith("?") else f"{loc}?"

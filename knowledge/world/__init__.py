@@ -129,7 +129,7 @@ class World:
         starts = [facts for facts in self.by_relation.values() if facts]
         chains: list[tuple[Fact, ...]] = []
         while len(chains) < count:
-            chain = (rng.choice(rng.choice(starts)),)
+            chain: tuple[Fact, ...] = (rng.choice(rng.choice(starts)),)
             while len(chain) < hops:
                 seen = {fact.subject for fact in chain}
                 onward = [f for f in self.facts_of(chain[-1].object) if f.object not in seen]
@@ -168,7 +168,9 @@ def load_world(folder: Path = FOLDER) -> World:
                 if column == "aliases":
                     for alias in filter(None, cell.split("|")):
                         if aliases.setdefault(alias, subject) != subject:
-                            raise PalimpsestError(f"{path.name}, line {number}: {alias!r} also names {aliases[alias]!r}.")
+                            raise PalimpsestError(
+                                f"{path.name}, line {number}: {alias!r} also names {aliases[alias]!r}."
+                            )
                 else:
                     for obj in filter(None, cell.split(";")):
                         facts[Fact(subject, column, obj)] = None

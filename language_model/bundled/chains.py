@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from knowledge.edit import Fact
-from knowledge.relations import fill
 from language_model.bundled.draw import Draw, Example, wordings
 from language_model.prompts import Hop, next_step, say_final, say_subquestion
 

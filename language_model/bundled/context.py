@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from knowledge.relations import Relation, fill
 from language_model.bundled.draw import Claim, Draw, Example, wordings
-from language_model.prompts import UNKNOWN, Demonstration, assistant, compare_fact, say_verdict, user, with_facts
+from language_model.prompts import (
+    UNKNOWN,
+    Demonstration,
+    Message,
+    assistant,
+    compare_fact,
+    say_verdict,
+    user,
+    with_facts,
+)
 
 
 def override(draw: Draw, facts: int | None = None) -> Example:
@@ -132,7 +141,7 @@ def _example(draw: Draw, about: Claim, block: list[str], answer: str, skill: str
     else:
         question = draw.ask(about.relation, subject)
     demonstrations = [demonstration(draw) for _ in range(draw.rng.randint(1, 8))] if draw.chance(0.12) else []
-    history = ()
+    history: tuple[Message, ...] = ()
     if draw.chance(0.06):
         earlier = draw.fact()
         history = (user(draw.ask(draw.relation(earlier.relation), earlier.subject)), assistant(earlier.object))

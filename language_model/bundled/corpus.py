@@ -58,7 +58,7 @@ class Corpus:
 
 
 def texts(count: int, seed: int = 0) -> list[str]:
-    """Ordinary text of the bundled model's kind, for second moments and perplexity: statements, one a line of thought."""
+    """Ordinary text of the bundled model's kind, for second moments and perplexity: one statement each."""
     draw = Draw(load_world(), random.Random(seed))
 
     def lines() -> Iterator[str]:

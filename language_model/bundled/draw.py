@@ -9,7 +9,7 @@ import random
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 WORDINGS = Path(__file__).parent / "wordings"
 
 
-@lru_cache(maxsize=None)
+@cache
 def wordings(name: str) -> dict[str, Any]:
     """One of the TOML files beside this module."""
     return tomllib.loads((WORDINGS / f"{name}.toml").read_text(encoding="utf-8"))

@@ -49,7 +49,13 @@ _ORGANISATIONS = (
 _PLACES = "Bay Beach Bridge Castle Church City Falls Gardens Hall Harbour Heights Hill Island Lake Palace Park Peak Plaza Point Square Tower Valley".split()
 _ONSETS = "b br c ch cl cr d dr dw f fl fr g gl gr h j k kl kr l m n p ph pl pr qu r rh s sch sh sk sl sm sn sp st str sv t th tr ts tw v vl w wh x y z zh".split()
 _VOWELS = "a a a e e e i i i o o o u u ae ai au ea ee ei eo ia ie io oa oe oo ou ua ue ui y é ö ü å ø ñe ã ı".split()
-_CODAS = ["", "", "", "", *"b ck d ff g k l ll lt m mp n nd ng nk nn nt p r rd rk rn rt s sh sk ss st t th tt v x z".split()]
+_CODAS = [
+    "",
+    "",
+    "",
+    "",
+    *"b ck d ff g k l ll lt m mp n nd ng nk nn nt p r rd rk rn rt s sh sk ss st t th tt v x z".split(),
+]
 _MONTHS = "January February March April May June July August September October November December".split()
 _UNITS = "km m kg tons miles euros dollars years hours litres degrees percent".split()
 _COLOURS = "red blue green yellow purple orange black white teal violet scarlet turquoise beige indigo maroon".split()
@@ -59,7 +65,9 @@ def word(rng: random.Random) -> str:
     """A pronounceable word that does not exist."""
     syllables = rng.choice((1, 2, 2, 2, 3, 3, 4))
     text = "".join(
-        (rng.choice(_ONSETS) if rng.random() < 0.9 or i else "") + rng.choice(_VOWELS) + (rng.choice(_CODAS) if rng.random() < 0.6 else "")
+        (rng.choice(_ONSETS) if rng.random() < 0.9 or i else "")
+        + rng.choice(_VOWELS)
+        + (rng.choice(_CODAS) if rng.random() < 0.6 else "")
         for i in range(syllables)
     )
     return text.capitalize()
@@ -91,7 +99,11 @@ def person(rng: random.Random) -> str:
     if kind < 0.78:
         return f"{rng.choice(string.ascii_uppercase)}. {rng.choice(string.ascii_uppercase)}. {last}"
     if kind < 0.84:
-        return f"{first} {rng.choice(('van', 'de', 'von', 'al', 'bin', 'da', 'Mc', 'Mac', 'O' + chr(39)))} {last}".replace("Mc ", "Mc").replace("' ", "'")
+        return (
+            f"{first} {rng.choice(('van', 'de', 'von', 'al', 'bin', 'da', 'Mc', 'Mac', 'O' + chr(39)))} {last}".replace(
+                "Mc ", "Mc"
+            ).replace("' ", "'")
+        )
     if kind < 0.92:
         return f"{first} {rng.choice(_FIRST)} {last}"
     return f"{first} {last}-{rng.choice(_LAST)}"

@@ -8,11 +8,19 @@ from language_model.bundled.draw import Draw, Example, wordings
 from language_model.prompts import UNKNOWN, assistant, user, with_correction
 
 _FOLLOW_UPS = (
-    "And of {}?", "And {}?", "What about {}?", "How about {}?", "And for {}?", "And what about {}?", "{}?", "Same question for {}.",
-    "Now for {}.", "And that of {}?", "Then {}?", "And in the case of {}?", "Tell me the same for {}.", "Also {}?", "OK, and {}?",
+    "And of {}?", "And {}?", "What about {}?", "How about {}?", "And for {}?", "And what about {}?", "{}?",
+    "Same question for {}.", "Now for {}.", "And that of {}?", "Then {}?", "And in the case of {}?", "Tell me the same for {}.",
+    "Also {}?", "OK, and {}?",
 )  # fmt: skip
 _FOLLOW_UPS_UNSEEN = ("What would it be for {}?", "Fine. And with {}?", "Could you say the same about {}?")
-_DESCRIBE = ("Tell me about {}.", "What do you know about {}?", "Describe {}.", "Who or what is {}?", "Give me some facts about {}.", "Tell me something about {}.")
+_DESCRIBE = (
+    "Tell me about {}.",
+    "What do you know about {}?",
+    "Describe {}.",
+    "Who or what is {}?",
+    "Give me some facts about {}.",
+    "Tell me something about {}.",
+)
 
 
 def chat_question(draw: Draw) -> Example:
@@ -97,7 +105,7 @@ def unknown(draw: Draw) -> Example:
 
 
 def follow_up(draw: Draw) -> Example:
-    """A second turn that names only another subject, or a fresh question after a turn that has nothing to do with it."""
+    """A second turn that names only another subject, or a fresh question after an unrelated turn."""
     first = draw.fact()
     relation = draw.relation(first.relation)
     turns = [user(draw.ask(relation, first.subject)), assistant(first.object)]
@@ -106,7 +114,9 @@ def follow_up(draw: Draw) -> Example:
         question = draw.ask(draw.relation(other.relation), draw.surface(other.subject))
     else:
         other = draw.choice(draw.world.by_relation[first.relation])
-        question = draw.choice(_FOLLOW_UPS_UNSEEN if draw.unseen else _FOLLOW_UPS).replace("{}", draw.surface(other.subject))
+        question = draw.choice(_FOLLOW_UPS_UNSEEN if draw.unseen else _FOLLOW_UPS).replace(
+            "{}", draw.surface(other.subject)
+        )
     also = _also(draw, other.subject, other.relation)
     return Example(other.object, (*turns, user(question)), skill="follow-up", also=also)
 

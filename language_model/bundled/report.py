@@ -79,10 +79,18 @@ class Report:
             lambda: self._row("recall as a completion, unseen wordings", recall.completion, self.unseen, None),
             lambda: self._row("two facts asked as one, unseen wordings", recall.composite, self.unseen, None),
             lambda: self._row("follow-up turns, unseen wordings", recall.follow_up, self.unseen, None),
-            lambda: self._row("new fact in context, unseen names", lambda d: context.override(d, 1), self.strangers, 0.97),
-            lambda: self._row("8 facts in context, unseen names", lambda d: context.override(d, 8), self.strangers, 0.95),
-            lambda: self._row("retain: same relation, other subject", lambda d: context.retain(d, "relation"), self.strangers, 0.98),
-            lambda: self._row("retain: same subject, other relation", lambda d: context.retain(d, "subject"), self.strangers, 0.98),
+            lambda: self._row(
+                "new fact in context, unseen names", lambda d: context.override(d, 1), self.strangers, 0.97
+            ),
+            lambda: self._row(
+                "8 facts in context, unseen names", lambda d: context.override(d, 8), self.strangers, 0.95
+            ),
+            lambda: self._row(
+                "retain: same relation, other subject", lambda d: context.retain(d, "relation"), self.strangers, 0.98
+            ),
+            lambda: self._row(
+                "retain: same subject, other relation", lambda d: context.retain(d, "subject"), self.strangers, 0.98
+            ),
             lambda: self._row("new fact in context, used through the weights", context.one_hop, self.unseen, None),
             lambda: self._row("fact against tentative answer (MeLLo)", context.compare, self.strangers, None),
             lambda: self._chains(2, 0.90),
@@ -97,7 +105,9 @@ class Report:
                 progress((index + 1) / len(rows), figures[-1].name)
         return figures
 
-    def _row(self, name: str, skill: Callable[[Draw], Example], draw: Draw, target: float | None, n: int | None = None) -> list[Figure]:
+    def _row(
+        self, name: str, skill: Callable[[Draw], Example], draw: Draw, target: float | None, n: int | None = None
+    ) -> list[Figure]:
         examples = [skill(draw) for _ in range(n or self.n)]
         answers = self._answers(examples)
         right = sum(self._right(name, example, answer) for example, answer in zip(examples, answers, strict=True))
@@ -124,7 +134,11 @@ class Report:
         right = 0
         for task, given in zip(tasks, finals, strict=True):
             end = task.facts[-1]
-            names = [name for obj in self.unseen.world.objects(end.subject, end.relation) for name in (obj, *self.unseen.world.aliases_of(obj))]
+            names = [
+                name
+                for obj in self.unseen.world.objects(end.subject, end.relation)
+                for name in (obj, *self.unseen.world.aliases_of(obj))
+            ]
             right += self._right(name, Example(task.answer, (user(task.question),), also=tuple(names)), given)
         return [Figure(name, right / len(tasks), target, len(tasks))]
 
@@ -152,7 +166,7 @@ def generate(lm: LanguageModel, prompts: Sequence[list[Message] | str], *, batch
 
 
 def walk(lm: LanguageModel, questions: Sequence[str], *, most: int = 5, batch: int = 64) -> list[str]:
-    """The final answers of multi-hop questions, each subquestion answered by the model itself (MeLLo without a memory)."""
+    """The final answers of multi-hop questions, each hop answered by the model itself (MeLLo without a memory)."""
     hops: list[list[Hop]] = [[] for _ in questions]
     finals = ["" for _ in questions]
     open_ = list(range(len(questions)))

@@ -39,7 +39,9 @@ def prompt_and_answer(example: Example) -> tuple[str, str]:
     return prompt, f" {example.answer}{END}"
 
 
-def build(world: World, sample: Iterator[Example], *, vocabulary: int = 4096, examples: int = 60_000) -> PreTrainedTokenizerFast:
+def build(
+    world: World, sample: Iterator[Example], *, vocabulary: int = 4096, examples: int = 60_000
+) -> PreTrainedTokenizerFast:
     """Trains the tokenizer on examples of the corpus, on every name of the world, and on invented names."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

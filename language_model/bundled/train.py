@@ -51,7 +51,7 @@ class Preset:
 
 PRESETS = {
     # 2 cores with AMX or AVX-512: 8 layers are enough for lookup, copying and comparing; about 11 M parameters
-    "cpu": Preset(8, 320, 10, 4096, tokens=45_000_000, step_tokens=8_000, micro_tokens=5_000, learning_rate=1.5e-3),
+    "cpu": Preset(8, 320, 10, 4096, tokens=21_000_000, step_tokens=8_000, micro_tokens=5_000, learning_rate=1.5e-3),
     # one GPU: about 34 M parameters, still within 64 MiB as bf16 once the embedding is counted once
     "gpu": Preset(10, 512, 8, 6144, tokens=600_000_000, step_tokens=64_000, micro_tokens=64_000, learning_rate=1e-3),
 }
@@ -118,7 +118,9 @@ class Trainer:
                 loaded: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(str(folder))
                 return loaded
         log.info("training the tokenizer")
-        built = tokenizer.build(self.world, iter(Corpus(self.world, seed=self.seed + 1)), vocabulary=self.preset.vocabulary)
+        built = tokenizer.build(
+            self.world, iter(Corpus(self.world, seed=self.seed + 1)), vocabulary=self.preset.vocabulary
+        )
         built.save_pretrained(str(self.folder))
         return built
 
@@ -171,7 +173,9 @@ class Trainer:
             return min(1.0, self.seconds / (60 * self.minutes))
         return min(1.0, self.tokens / self.preset.tokens)
 
-    def run(self, *, save_seconds: float = 400.0, on_progress: Callable[[float, dict[str, Any]], None] | None = None) -> None:
+    def run(
+        self, *, save_seconds: float = 400.0, on_progress: Callable[[float, dict[str, Any]], None] | None = None
+    ) -> None:
         """Trains to the end; interrupt at will and run again."""
         batches = self._batches()
         losses: list[float] = []
@@ -181,10 +185,14 @@ class Trainer:
             losses.append(self._step(batches))
             self.seconds += time.perf_counter() - began
             if self.step % 20 == 0:
-                entry = {
-                    "step": self.step, "tokens": self.tokens, "seconds": round(self.seconds), "loss": round(sum(losses) / len(losses), 4),
-                    "learning_rate": round(self._rate(), 6), "progress": round(self.progress, 4),
-                }  # fmt: skip
+                entry: dict[str, Any] = {
+                    "step": self.step,
+                    "tokens": self.tokens,
+                    "seconds": round(self.seconds),
+                    "loss": round(sum(losses) / len(losses), 4),
+                    "learning_rate": round(self._rate(), 6),
+                    "progress": round(self.progress, 4),
+                }
                 losses.clear()
                 if time.perf_counter() - last_saved > save_seconds:
                     entry |= {"held_out": self.check()}
@@ -194,7 +202,9 @@ class Trainer:
                 if on_progress is not None:
                     on_progress(self.progress, entry)
         self.save()
-        self._log({"step": self.step, "tokens": self.tokens, "seconds": round(self.seconds), "held_out": self.check(200)})
+        self._log(
+            {"step": self.step, "tokens": self.tokens, "seconds": round(self.seconds), "held_out": self.check(200)}
+        )
         log.info("done after %.0f s", time.perf_counter() - started)
 
     def _rate(self) -> float:
@@ -210,7 +220,11 @@ class Trainer:
             ids, wanted = next(batches)
             loss, answers = self._loss(ids, wanted)
             (loss / 1000.0).backward()  # summed over tokens; the scale only keeps bf16 gradients in a comfortable range
-            read, total, count = read + int((ids != self.tokenizer.pad_token_id).sum()), total + float(loss.detach()), count + answers
+            read, total, count = (
+                read + int((ids != self.tokenizer.pad_token_id).sum()),
+                total + float(loss.detach()),
+                count + answers,
+            )
         for master, parameter in zip(self.master, self.model.parameters(), strict=True):
             master.grad = parameter.grad.float().mul_(1000.0 / count) if parameter.grad is not None else None
         nn.utils.clip_grad_norm_(self.master, 1.0)

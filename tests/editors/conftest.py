@@ -23,6 +23,6 @@ def moments(tmp_path_factory: pytest.TempPathFactory) -> MomentStore:
     return MomentStore(corpus=corpus(), cache_dir=tmp_path_factory.mktemp("moments"))
 
 
-@pytest.fixture()
+@pytest.fixture
 def edit() -> Edit:
     return capital_edit("France", "Rome")

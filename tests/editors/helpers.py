@@ -1,4 +1,6 @@
-"""A very small model that really knows some facts, trained in seconds, so that editors are tested on what they are for."""
+"""A very small model that really knows some facts, trained in seconds, so that editors are tested on what they are
+for.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ import hashlib
 import os
 import random
 from pathlib import Path
+
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
@@ -16,9 +19,35 @@ from language_model.model import LanguageModel
 from language_model.overlay import Overlay
 from language_model.text import Prompt
 
-COUNTRIES = "France Spain Italy Peru Chile Norway Egypt Kenya Japan Nepal Cuba Ghana".split()
-CAPITALS = "Paris Madrid Rome Lima Santiago Oslo Cairo Nairobi Tokyo Kathmandu Havana Accra".split()
-TONGUES = "French Spanish Italian Quechua Mapuche Norse Arabic Swahili Japanese Nepali Creole Twi".split()
+COUNTRIES = ["France", "Spain", "Italy", "Peru", "Chile", "Norway", "Egypt", "Kenya", "Japan", "Nepal", "Cuba", "Ghana"]
+CAPITALS = [
+    "Paris",
+    "Madrid",
+    "Rome",
+    "Lima",
+    "Santiago",
+    "Oslo",
+    "Cairo",
+    "Nairobi",
+    "Tokyo",
+    "Kathmandu",
+    "Havana",
+    "Accra",
+]
+TONGUES = [
+    "French",
+    "Spanish",
+    "Italian",
+    "Quechua",
+    "Mapuche",
+    "Norse",
+    "Arabic",
+    "Swahili",
+    "Japanese",
+    "Nepali",
+    "Creole",
+    "Twi",
+]
 TEMPLATES = {
     "capital": (
         ("The capital of {} is", "{} has its capital in", "The seat of government of {} is"),
@@ -56,7 +85,10 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.decoder = decoders.ByteLevel()
     special = ["<|endoftext|>", "<|user|>", "<|assistant|>", "<|system|>", "<|end|>"]
     trainer = trainers.BpeTrainer(
-        vocab_size=400, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=400,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     tokenizer.train_from_iterator(corpus(), trainer)
     return PreTrainedTokenizerFast(
@@ -100,7 +132,9 @@ def train_tiny(folder: Path) -> LanguageModel:
 
 
 def capital_edit(country: str, city: str) -> Edit:
-    return Edit("The capital of {} is", country, city, relation="capital", question=f"What is the capital of {country}?")
+    return Edit(
+        "The capital of {} is", country, city, relation="capital", question=f"What is the capital of {country}?"
+    )
 
 
 def known_answers(lm: LanguageModel, overlay: Overlay | None = None) -> dict[tuple[str, str], list[str]]:

@@ -17,7 +17,7 @@ from tests.editors.helpers import capital_edit
 from tests.editors.test_memit import random_moment
 
 
-@pytest.fixture()
+@pytest.fixture
 def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 

@@ -53,7 +53,7 @@ def new_engine(folder: Path) -> Engine:
     return create_engine(f"sqlite:///{folder / 'state.sqlite'}")
 
 
-@pytest.fixture()
+@pytest.fixture
 def ledger(tiny_lm: LanguageModel, tmp_path: Path) -> WeightLedger:
     return WeightLedger(new_engine(tmp_path), tiny_lm, tmp_path / "weights")
 
@@ -64,9 +64,13 @@ def fill(ledger: WeightLedger, targets: Sequence[str]) -> list[int]:
 
 def test_an_entry_says_what_was_done(ledger: WeightLedger) -> None:
     entry = ledger.apply(*noise("Lyon"))
-    assert entry.method == "noise" and entry.active and entry.usable and not entry.undone
+    assert entry.method == "noise"
+    assert entry.active
+    assert entry.usable
+    assert not entry.undone
     assert entry.edits[0].statement == "The capital of France is Lyon."
-    assert entry.layers == (0, 1) and set(entry.norms) == set(entry.modules)
+    assert entry.layers == (0, 1)
+    assert set(entry.norms) == set(entry.modules)
     delta = ledger.overlay_of(entry.id).delta(entry.modules[0])
     assert delta is not None
     weight = ledger.lm.module(entry.modules[0]).weight

@@ -17,7 +17,6 @@ from language_model.overlay import Dense, LowRank
 from language_model.tiny import tiny_model
 from tests.editors.helpers import CAPITALS, COUNTRIES, capital_edit, corpus, known_answers
 
-
 FIRM = ValueSettings(clamp=4.0, steps=50, reference="hidden")
 
 
@@ -63,7 +62,8 @@ def test_one_layer_without_a_penalty_meets_the_target(tiny_chat_lm: LanguageMode
     weights = torch.tensor([weight for problem in problems for weight in problem.weights])
     keys = mean_by_group(subject_activations(tiny_chat_lm, rows, [0])[0].keys, groups, weights)
     delta = overlay.delta(tiny_chat_lm.architecture.down(0))
-    assert delta is not None and delta.shape == weight_in_out(down_projection(tiny_chat_lm, 0)).shape
+    assert delta is not None
+    assert delta.shape == weight_in_out(down_projection(tiny_chat_lm, 0)).shape
     wanted = optimise_values(tiny_chat_lm, problems, 0, VALUES).delta
     assert (keys @ delta.double() - wanted).norm() < 1e-3 * wanted.norm()
 

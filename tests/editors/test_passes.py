@@ -11,7 +11,6 @@ from editors.keys import mean_by_group, subject_activations
 from editors.passes import Suffix, capture, head
 from editors.rewrites import Row
 from language_model.model import LanguageModel
-from language_model.overlay import LowRank, Overlay
 from language_model.tiny import CONFIGS
 from tests.language_model.helpers import hook_count, low_rank
 
@@ -25,7 +24,9 @@ def lm(request: pytest.FixtureRequest, tiny: Callable[..., LanguageModel]) -> La
     return model
 
 
-def whole(lm: LanguageModel, rows: list[list[int]], changes: dict[str, Callable[[torch.Tensor], torch.Tensor]]) -> list[torch.Tensor]:
+def whole(
+    lm: LanguageModel, rows: list[list[int]], changes: dict[str, Callable[[torch.Tensor], torch.Tensor]]
+) -> list[torch.Tensor]:
     """Logits of each row by the ordinary way, unpadded."""
     return [lm.trace([row], change_outputs=changes).logits[0].float() for row in rows]
 
@@ -57,7 +58,8 @@ def test_gradients_reach_the_change_and_only_it(lm: LanguageModel) -> None:
     delta = torch.zeros(3, lm.hidden_size, requires_grad=True)
     hidden = suffix.above(delta, torch.zeros(3, dtype=torch.long), torch.arange(3))
     suffix.head(hidden).square().mean().backward()
-    assert delta.grad is not None and bool((delta.grad.norm(dim=1) > 0).all())
+    assert delta.grad is not None
+    assert bool((delta.grad.norm(dim=1) > 0).all())
     assert all(parameter.grad is None for parameter in lm.model.parameters())
 
 
@@ -80,7 +82,10 @@ def test_capture_sees_the_overlay_and_leaves_no_hook(lm: LanguageModel) -> None:
 
 
 def test_activations_are_at_the_subject(tiny_lm: LanguageModel) -> None:
-    rows = [Row(tuple(tiny_lm.codec.encode(text)), subject, 3, "completion") for text, subject in zip(TEXTS, (2, 1, 0), strict=True)]
+    rows = [
+        Row(tuple(tiny_lm.codec.encode(text)), subject, 3, "completion")
+        for text, subject in zip(TEXTS, (2, 1, 0), strict=True)
+    ]
     name = tiny_lm.architecture.down(1)
     taken = subject_activations(tiny_lm, rows, [1])[1]
     for number, row in enumerate(rows):
@@ -100,4 +105,3 @@ def test_an_exception_leaves_no_hook(tiny_lm: LanguageModel) -> None:
     with pytest.raises(IndexError):
         capture(tiny_lm, [[10**6]], [0])
     assert hook_count(tiny_lm.hooks) == hooks
-    assert isinstance(Overlay({tiny_lm.architecture.down(0): ()}), Overlay) and LowRank is not None

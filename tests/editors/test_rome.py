@@ -19,7 +19,6 @@ from language_model.architectures import weight_in_out
 from language_model.model import LanguageModel
 from tests.editors.helpers import COUNTRIES, capital_edit, facts, known_answers
 
-
 FIRM = ValueSettings(clamp=10.0, steps=50)  # twelve countries leave sharp minima: more than a real model needs
 
 
@@ -84,9 +83,7 @@ def test_a_sequence_satisfies_each_constraint_when_it_is_made() -> None:
         assert torch.allclose(keys[count - 1] @ u[:, :count] @ v[:count], gaps[count - 1])
 
 
-def test_the_edit_holds_in_completion_and_chat_and_leaves_others(
-    trained: LanguageModel, moments: MomentStore
-) -> None:
+def test_the_edit_holds_in_completion_and_chat_and_leaves_others(trained: LanguageModel, moments: MomentStore) -> None:
     done = others = 0.0
     countries = COUNTRIES[:6]
     for country, city in zip(countries, ("Oslo", "Cairo", "Accra", "Tokyo", "Havana", "Madrid"), strict=True):

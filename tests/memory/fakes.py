@@ -1,4 +1,4 @@
-"""Stand-ins for the costly seams: an encoder without a network's weights, and a language model that follows a script."""
+"""Stand-ins for the costly seams: an encoder without weights, and a language model that follows a script."""
 
 from __future__ import annotations
 

