@@ -1,8 +1,8 @@
 """``python -m app``: the command line. Without a command it opens the chat.
 
-    python -m app                                          # the user interface on http://127.0.0.1:7860
-    python -m app ask "Where is the Eiffel Tower?" --json
-    python -m app facts add "The Eiffel Tower is located in Rome."
+python -m app                                          # the user interface on http://127.0.0.1:7860
+python -m app ask "Where is the Eiffel Tower?" --json
+python -m app facts add "The Eiffel Tower is located in Rome."
 """
 
 from __future__ import annotations
@@ -39,7 +39,12 @@ Port = Annotated[int | None, typer.Option("--port", help="Port to serve on.", sh
 @app.callback(invoke_without_command=True)
 @command
 def root(
-    context: typer.Context, data: Data = None, model: Model = None, device: Device = None, host: Host = None, port: Port = None
+    context: typer.Context,
+    data: Data = None,
+    model: Model = None,
+    device: Device = None,
+    host: Host = None,
+    port: Port = None,
 ) -> None:
     """Chat with a language model whose facts can be written over."""
     flags = {"data": data, "model": model, "device": device, "host": host, "port": port}
@@ -70,7 +75,6 @@ def _serve(**flags: Any) -> None:
     settings = load_settings(**flags)
     set_up(settings)
     service = make_service(settings)
-    service.warm_up()  # beside the import of Gradio, which takes as long
     from app.ui.layout import build_blocks, serve
 
     blocks = build_blocks(service)
@@ -78,11 +82,15 @@ def _serve(**flags: Any) -> None:
         url = serve(service, blocks, block=False)
     except OSError as error:
         raise NotReady(
-            f"The address {settings.host}:{settings.port} cannot be used: {error}. Choose another with --port or PALIMPSEST_PORT."
+            f"The address {settings.host}:{settings.port} cannot be used: {error}. "
+            "Choose another with --port or PALIMPSEST_PORT."
         ) from error
+    service.warm_up()  # not earlier: two threads that import side by side take longer than one after the other
     typer.echo(f"Palimpsest is on {url}  (up in {time.perf_counter() - start:.1f} s; Ctrl+C stops it)")
     if settings.host not in ("127.0.0.1", "localhost", "::1"):
-        typer.echo(f"Note: {settings.host} is open to the network; anyone who reaches it can chat and edit facts.", err=True)
+        typer.echo(
+            f"Note: {settings.host} is open to the network; anyone who reaches it can chat and edit facts.", err=True
+        )
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # "docker stop" ends like Ctrl+C
     try:
         blocks.block_thread()

@@ -72,10 +72,20 @@ class CompareDesk:
         report = progress or (lambda share, what: None)
         report(0.0, "loading the model")
         lm, engine = self._engine.lm, self._engine
-        shared: dict[str, Any] = {"embedder": engine.embedder, "moments": engine.moments, "threshold": engine.settings.threshold}
+        shared: dict[str, Any] = {
+            "embedder": engine.embedder,
+            "moments": engine.moments,
+            "threshold": engine.settings.threshold,
+        }
         rows = available(**shared)
         found = compare(
-            lm, edits, [rows[name] for name in methods], engine.world, progress=report, cancel=cancel, seed=engine.settings.seed
+            lm,
+            edits,
+            [rows[name] for name in methods],
+            engine.world,
+            progress=report,
+            cancel=cancel,
+            seed=engine.settings.seed,
         )
         return comparison_view(found)
 

@@ -1,8 +1,8 @@
 """The costly parts, each made when it is first needed and then kept: store, encoder, gate, model, ledger, router.
 
-    engine = Engine(settings)
-    engine.store.list()        # opens the database; no model, no torch
-    engine.lm                  # loads the model, once, however many threads ask
+engine = Engine(settings)
+engine.store.list()        # opens the database; no model, no torch
+engine.lm                  # loads the model, once, however many threads ask
 """
 
 from __future__ import annotations

@@ -15,10 +15,10 @@ from app.views import AddOutcome, EventView, FactPage, FactView, ImportReport, P
 from knowledge.edit import Edit
 from knowledge.errors import InvalidInput, PalimpsestError
 
-
 if TYPE_CHECKING:
     from memory.schema import StoredFact
     from memory.undo import Action
+
 
 class FactDesk:
     """What can be done with facts, in the namespace of the settings."""
@@ -78,7 +78,11 @@ class FactDesk:
         """
         if text and (subject or relation or object):
             raise InvalidInput("Give either a sentence or subject, relation and object, not both.")
-        parts = self._reader.parts(text) if text else {"subject": subject or "", "relation": relation, "object": object or ""}
+        parts = (
+            self._reader.parts(text)
+            if text
+            else {"subject": subject or "", "relation": relation, "object": object or ""}
+        )
         parts.pop("confidence", None)
         if keep_both:
             parts["cardinality"] = "multi"
@@ -88,7 +92,7 @@ class FactDesk:
         return AddOutcome(fact_view(result.fact), old, result.duplicate)
 
     def _told_before(self, parts: dict[str, Any]) -> str | None:
-        """What the unedited model says, kept beside the fact where the model is there; never in the way of storing it."""
+        """What the unedited model says, where it is loaded; never in the way of storing the fact."""
         if self._engine.state[0] != "ready":
             return None
         try:
@@ -144,7 +148,9 @@ class FactDesk:
         named = "; ".join(f"{fact.statement} ({fact.status})" for fact in action.facts[:3])
         more = f" and {len(action.facts) - 3} more" if len(action.facts) > 3 else ""
         first = action.facts[0].id if action.facts else None
-        return EventView(action.op, f"{named or 'fact removed'}{more}", action.at.isoformat(), action.actor, first, action.id)
+        return EventView(
+            action.op, f"{named or 'fact removed'}{more}", action.at.isoformat(), action.actor, first, action.id
+        )
 
     # ------------------------------------------------------------------------------------------------ reading
 
@@ -186,7 +192,9 @@ class FactDesk:
         store = self._engine.store
         if fact_id is None:
             actions = store.actions(namespace=self._space, limit=limit)
-            facts = {fact.id: fact for fact in store.get_many([number for action in actions for number in action.fact_ids])}
+            facts = {
+                fact.id: fact for fact in store.get_many([number for action in actions for number in action.fact_ids])
+            }
             return [_action_view(action, facts) for action in actions]
         self._get(fact_id)
         events = store.history(fact_id, namespace=self._space)
@@ -219,7 +227,7 @@ def _action_view(action: Action, facts: dict[int, StoredFact]) -> EventView:
 
 
 def _changes(entry: Any) -> str:
-    shown = []
+    shown: list[str] = []
     for name, (old, new) in entry.changes.items():
         if name == "statement" or (name in ("object", "subject") and "statement" not in entry.changes):
             shown.insert(0, str(new) if old is None else f"{old} → {new}")

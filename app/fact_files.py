@@ -54,7 +54,8 @@ def _csv_rows(text: str) -> Iterator[Row]:
         head = [_name(cell) for cell in next(reader)]
         if "text" not in head and not {"subject", "object"} <= set(head):
             raise InvalidInput(
-                f"The header of the CSV names {', '.join(head)}. It needs 'text', or 'subject', 'relation' and 'object'."
+                f"The header of the CSV names {', '.join(head)}. It needs 'text', "
+                "or 'subject', 'relation' and 'object'."
             )
         for cells in reader:
             if not any(cell.strip() for cell in cells):

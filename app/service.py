@@ -1,9 +1,9 @@
 """The service: all that the program can do, in one object. The command line and the user interface call only this.
 
-    service = Service(load_settings(data="data"))
-    service.facts.add("The Eiffel Tower is located in Rome.")
-    service.ask("Where is the Eiffel Tower?")["answer"]       # "Rome"
-    service.weights.apply("r-rome", fact_ids=[1])
+service = Service(load_settings(data="data"))
+service.facts.add("The Eiffel Tower is located in Rome.")
+service.ask("Where is the Eiffel Tower?")["answer"]       # "Rome"
+service.weights.apply("r-rome", fact_ids=[1])
 """
 
 from __future__ import annotations
@@ -60,7 +60,9 @@ class Service:
     def strategies(self) -> list[MethodView]:
         from memory.registry import available
 
-        return [MethodView(entry.name, entry.title.partition(":")[0], entry.paper, entry.title) for entry in available()]
+        return [
+            MethodView(entry.name, entry.title.partition(":")[0], entry.paper, entry.title) for entry in available()
+        ]
 
     def ask(
         self, question: str, *, mode: str | None = None, strategy: str | None = None, history: Sequence[Any] = ()

@@ -35,7 +35,9 @@ def _default_data() -> Path:
 class Settings(BaseSettings):
     """All settings, validated. Flags of the command line win over the environment, which wins over the defaults."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=None, env_ignore_empty=True, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_file=None, env_ignore_empty=True, extra="ignore", frozen=True
+    )
 
     data: Path = Field(
         default_factory=_default_data,
@@ -46,7 +48,9 @@ class Settings(BaseSettings):
         description="SQLAlchemy URL of the database; empty means SQLite in the data folder.",
     )
     namespace: str = Field("default", min_length=1, max_length=100, description="Which set of facts is used.")
-    model: str = Field("bundled", min_length=1, description="'bundled', or the name or path of a causal language model.")
+    model: str = Field(
+        "bundled", min_length=1, description="'bundled', or the name or path of a causal language model."
+    )
     device: str | None = Field(None, description="cpu, cuda, cuda:1, mps; empty chooses by itself.")
     dtype: str | None = Field(None, description="float32, bfloat16, float16; empty chooses by itself.")
     threads: int = Field(0, ge=0, le=1024, description="CPU threads for the model; 0 leaves it to torch.")

@@ -59,7 +59,9 @@ class WeightDesk:
         if text:
             return [self._facts.edit_of(text)]
         if not fact_ids:
-            raise InvalidInput('Give a sentence ("The Eiffel Tower is located in Rome.") or the number of a stored fact.')
+            raise InvalidInput(
+                'Give a sentence ("The Eiffel Tower is located in Rome.") or the number of a stored fact.'
+            )
         store = self._engine.store
         return [store.to_edit(store.get(number, namespace=self._engine.settings.namespace)) for number in fact_ids]
 

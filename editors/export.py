@@ -42,7 +42,8 @@ def _must_be_delta(overlay: Overlay, format: str) -> None:
     added = sorted({type(part.module).__name__ for _, part in overlay if isinstance(part, Adapter)})
     if added:
         raise InvalidInput(
-            f"{', '.join(added)} adds parameters that act on a layer's output; that is no change of a weight and cannot "
+            f"{', '.join(added)} adds parameters that act on a layer's output; that is no change of a weight "
+            f"and cannot "
             f"be written as {format}. Export those entries as safetensors, or leave them out."
         )
 

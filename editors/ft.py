@@ -3,7 +3,8 @@
     overlay = FtM().edit(lm, [edit])
 
 Both train one matrix by Adam on the target's tokens only. FT-L (constrained fine-tuning, 2012.00363, section 4; ROME's
-"FT+L") clamps every entry of the change to a small bound after each step, which keeps other facts and often keeps the old one too.
+"FT+L") clamps every entry of the change to a small bound after each step,
+which keeps other facts and often keeps the old one too.
 FT-M (2308.07269's strongest fine-tuning baseline) masks the prompt out of the loss and has no bound.
 A batch is trained jointly; a sequence is one overlay after another.
 """

@@ -279,7 +279,8 @@ class WeightLedger:
     def _must_fit(self, entry: Entry) -> None:
         if not entry.usable:
             raise LedgerError(
-                f"Weight edit {entry.id} was made for the model {entry.model!r} (fingerprint {entry.fingerprint[:12]}), "
+                f"Weight edit {entry.id} was made for the model {entry.model!r} "
+                f"(fingerprint {entry.fingerprint[:12]}), "
                 f"but {self.lm.name!r} (fingerprint {self.lm.fingerprint[:12]}) is loaded. "
                 "Load that model to use it, or apply the edit again on this one."
             )
@@ -292,7 +293,8 @@ class WeightLedger:
                 self._overlays[entry_id] = Overlay.load(path)
             except PalimpsestError as error:
                 raise LedgerError(
-                    f"The factors of weight edit {entry_id} cannot be read: {error} Undo this entry to go on without it."
+                    f"The factors of weight edit {entry_id} cannot be read: {error} "
+                    f"Undo this entry to go on without it."
                 ) from error
         return self._overlays[entry_id]
 

@@ -141,7 +141,8 @@ class Spread:
         first = problems[0].rows[problems[0].bare[0]]
         if len(layers) > 1 and not Suffix(lm, [first.ids[: first.subject + 1]], layers[-1]).additive:
             raise EditRefused(
-                f"{lm.name} ({lm.architecture.model_type}) normalises what the feed-forward adds, so a change cannot be "
+                f"{lm.name} ({lm.architecture.model_type}) normalises what the feed-forward adds, "
+                f"so a change cannot be "
                 f"shared by several layers. Use one layer, for example layers=({layers[-1]},), or R-ROME."
             )
         self.lm, self.last = lm, layers[-1]

@@ -76,7 +76,8 @@ class TPatcher(Editor[TPatcherSettings]):
         table = RowTable(lm, build_problems(lm, job.edits, ("",), essence=()), layer)
         if not table.suffix.additive:
             raise EditRefused(
-                f"{lm.name} ({lm.architecture.model_type}) normalises what the feed-forward adds, so a neuron beside it "
+                f"{lm.name} ({lm.architecture.model_type}) normalises what the feed-forward adds, "
+                f"so a neuron beside it "
                 "cannot be trained on its own. Use GRACE or R-ROME."
             )
         read = table.suffix.read[table.read_row, table.read_at].float()

@@ -77,7 +77,8 @@ def optimise_values(
     """
     if not 0 <= layer < lm.num_layers - 1:
         raise EditRefused(
-            f"Layer {layer} cannot be edited: {lm.name} has layers 0 to {lm.num_layers - 1}, and what is written at the "
+            f"Layer {layer} cannot be edited: {lm.name} has layers 0 to {lm.num_layers - 1}, "
+            f"and what is written at the "
             f"subject has to be read by a later layer. Choose a layer from 0 to {lm.num_layers - 2}."
         )
     parts: list[Values] = []

@@ -39,10 +39,10 @@ _ASKS = word_set(
 )
 _VERBS = word_set(
     "is was are were am has have had can will must remains became becomes belongs lives lived works worked plays "
-    "played likes loves hates owns uses wants needs speaks knows makes made won wrote met sold bought eats drinks drives "
-    "live work play like love own use speak hate want need know said went goes comes came leads led runs ran teaches taught "
-    "studies grew grows costs weighs opens opened closes closed starts started ends ended ate drank drove sits stands "
-    "stood lies lay holds held contains begins began"
+    "played likes loves hates owns uses wants needs speaks knows makes made won wrote met sold bought eats drinks "
+    "drives live work play like love own use speak hate want need know said went goes comes came leads led runs "
+    "ran teaches taught studies grew grows costs weighs opens opened closes closed starts started ends ended ate "
+    "drank drove sits stands stood lies lay holds held contains begins began"
 )
 _PREPOSITIONS = word_set(
     "called named in at by from of to on with for as near under over into about against after before behind beside "

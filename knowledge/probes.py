@@ -20,7 +20,7 @@ The definitions are those of KnowEdit and RippleEdits; the choice is random, and
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -44,6 +44,17 @@ KINDS: tuple[Kind, ...] = Kind.__args__  # type: ignore[attr-defined]
 # Relations whose object has one subject by nature, so that the inverse has one answer. Not counted from the facts:
 # where the world happens to have one landmark a city, a city still has many.
 ONE_TO_ONE = frozenset({"capital", "state_capital", "calling_code", "chemical_symbol", "atomic_number"})
+# Wordings for a relation that the world does not have and that a noun names.
+_NOUN_QUESTIONS = (
+    "What is the [noun] of {}?",
+    "What is {}'s [noun]?",
+    "Tell me the [noun] of {}.",
+    "Do you know the [noun] of {}?",
+    "Name the [noun] of {}.",
+    "Can you tell me {}'s [noun]?",
+    "I'd like to know the [noun] of {}.",
+)
+_NOUN_CLOZES = ("The [noun] of {} is", "{}'s [noun] is", "As for the [noun] of {}, it is", "The name of {}'s [noun] is")
 METRICS = ("efficacy", "generality", "locality", "portability")
 
 
@@ -137,15 +148,21 @@ class _Maker:
 
     def all(self) -> Iterator[Probe]:
         yield from self._efficacy()
-        if self.relation is not None:
-            yield from self._generality(self.relation)
-            yield from self._neighbours(self.relation)
+        relation = self.relation
+        if relation is not None:
+            unseen = relation.question_unseen, relation.cloze_unseen
+            yield from self._generality(relation.question, relation.cloze, *unseen)
+            yield from self._neighbours(relation)
+        elif self.edit.relation and self.edit.relation.casefold() in self.edit.prompt.casefold():  # a noun: "CEO"
+            words = [wording.replace("[noun]", self.edit.relation) for wording in _NOUN_QUESTIONS]
+            clozes = [wording.replace("[noun]", self.edit.relation) for wording in _NOUN_CLOZES]
+            yield from self._generality(words, clozes)
         yield from self._other_relations()
         yield from self._unrelated()
-        if self.relation is not None:
-            yield from self._aliases(self.relation)
-            yield from self._onehop(self.relation)
-            yield from self._inverse(self.relation)
+        if relation is not None:
+            yield from self._aliases(relation)
+            yield from self._onehop(relation)
+            yield from self._inverse(relation)
 
     def _asking(self, kind: Kind, question: str, cloze: str | None, source: str, form: str = "chat") -> Probe:
         return Probe(kind, question, cloze, self.edit.target_new, self.others, True, source, form, self.true)  # type: ignore[arg-type]
@@ -157,17 +174,25 @@ class _Maker:
             yield self._asking("efficacy", question, cloze, "question")
         yield self._asking("efficacy", question or cloze, cloze, self.edit.prompt, "completion")
 
-    def _generality(self, relation: Relation) -> Iterator[Probe]:
-        own = {normalise_key(self.edit.question or relation.ask(self.edit.subject)), normalise_key(self.edit.prompt)}
+    def _generality(
+        self,
+        questions: Sequence[str],
+        clozes_: Sequence[str],
+        questions_unseen: Sequence[str] = (),
+        clozes_unseen: Sequence[str] = (),
+    ) -> Iterator[Probe]:
         name = self.edit.subject
+        asked = self.edit.question or (self.relation.ask(name) if self.relation else "")
+        own = {normalise_key(asked), normalise_key(self.edit.prompt)}
 
-        def fresh(wordings: tuple[str, ...], count: int) -> list[str]:
+        def fresh(wordings: Sequence[str], count: int) -> list[str]:
             kept = [w for w in wordings if not {normalise_key(w), normalise_key(fill(w, name))} & own]
             return self.rng.sample(kept, min(count, len(kept)))
 
-        half = self.amounts.generality // 2
-        seen, unseen = fresh(relation.question, half), fresh(relation.question_unseen, self.amounts.generality - half)
-        clozes = fresh(relation.cloze, half) + fresh(relation.cloze_unseen, self.amounts.generality - half)
+        wanted = self.amounts.generality
+        half = wanted // 2 if questions_unseen else wanted
+        seen, unseen = fresh(questions, half), fresh(questions_unseen, wanted - half)
+        clozes = fresh(clozes_, half) + fresh(clozes_unseen, wanted - half)
         for number, wording in enumerate(seen + unseen):
             cloze = fill(clozes[number], name) if number < len(clozes) else None
             yield self._asking("generality", fill(wording, name), cloze, wording)

@@ -87,3 +87,17 @@ def _with_quotes(text: str, start: int, end: int) -> tuple[int, int]:
 
 def _lower(text: str) -> str:
     return text[:1].lower() + text[1:]
+
+
+# "the X of the Y of ...", "the X of the Y where ...", "the X of Z's Y": a noun phrase inside a noun phrase
+_NESTED = re.compile(
+    r"\b(?:of|in|from|by|for|to|on|at)\s+(?:the|its|his|her)\s+[\w\s/-]{2,60}?"
+    r"\b(?:of|where|in which|that|who|which|whose|by)\b"
+    r"|\b(?:of|in|by|from|for)\s+[^?]{2,60}?(?:'s|’s)\s+\w+",
+    re.IGNORECASE,
+)
+
+
+def looks_like_chain(query: str) -> bool:
+    """Whether a question has a noun phrase inside a noun phrase, so that it takes several hops."""
+    return _NESTED.search(query) is not None

@@ -110,7 +110,7 @@ class Router:
         inside = mode == "both"
         if strategy != "auto":
             return Route(strategy, verdict, inside or (mode == "auto" and not verdict.in_scope), "chosen by the user")
-        if looks_like_chain(query, verdict):
+        if not verdict.in_scope and looks_like_chain(query):
             return Route("mello", verdict, mode in ("auto", "both"), "the question has several hops")
         if verdict.in_scope:
             return Route("ike", verdict, inside, "a stored fact is in scope")

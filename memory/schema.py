@@ -162,6 +162,15 @@ correction = Table(  # MemPrompt: what the user meant, in words, keyed by the qu
     sqlite_autoincrement=True,
 )
 
+document = Table(  # ids and metadata of facts that came as LangChain documents
+    "document",
+    metadata,
+    Column("namespace", String(200), primary_key=True),
+    Column("id", String(300), primary_key=True),
+    Column("fact_id", Integer, ForeignKey("fact.id", ondelete="CASCADE"), nullable=False, unique=True),
+    Column("metadata", JSON, nullable=False),
+)
+
 meta = Table(
     "memory_meta", metadata, Column("key", String(64), primary_key=True), Column("value", Text, nullable=False)
 )

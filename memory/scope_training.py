@@ -20,8 +20,9 @@ from memory.scope import FILLER, Bank, Matrix, Network, ScopeHead, features
 from memory.vocabulary import Vocabulary
 
 _FOLDS = 4
+_HIDDEN = 0.3  # share of the wordings of listed relations that a fold keeps out of its bank
 _UNITS = 24
-_CHAINS = 2400  # composed questions of two or three hops; half go into the bank, half are examples
+_CHAINS = 0  # composed questions of two or three hops; half go into the bank, half are examples
 CHAIN = "_chain"  # their group: a question about something else that merely names the subject on the way
 
 Progress = Callable[[str, int, int], None]
@@ -38,10 +39,12 @@ def train(vocabulary: Vocabulary, embedder: Embedder, *, seed: int = 0, progress
     labels: list[NDArray[np.float32]] = []
     for fold in range(_FOLDS):
         tell("training the scope head", fold, _FOLDS + 1)
-        held = set(order[fold::_FOLDS])
-        bank = material.bank([group not in held for group in material.group.tolist()], seed)
-        for groups, share in ((held, 3), (set(order) - held, 1)):
-            x, y = _examples(material, bank, groups, share, rng)
+        held = set(order[fold::_FOLDS])  # relations that nobody has listed
+        hidden = {row for row in range(len(material.group)) if rng.random() < _HIDDEN}  # wordings nobody has listed
+        keep = [g not in held and row not in hidden for row, g in enumerate(material.group.tolist())]
+        bank = material.bank(keep, seed)
+        for groups, share, asked in ((held, 2, None), (set(order) - held, 2, hidden)):
+            x, y = _examples(material, bank, groups, share, asked, rng)
             inputs.append(x)
             labels.append(y)
     network = _fit(np.concatenate(inputs), np.concatenate(labels), seed)
@@ -142,11 +145,18 @@ def _classifier(vectors: Matrix, group: NDArray[np.int64], count: int, seed: int
 
 
 def _examples(
-    material: _Material, bank: Bank, groups: Collection[int], share: int, rng: random.Random
+    material: _Material,
+    bank: Bank,
+    groups: Collection[int],
+    share: int,
+    asked: Collection[int] | None,
+    rng: random.Random,
 ) -> tuple[Matrix, NDArray[np.float32]]:
-    """Pairs among the relations of ``groups``: features and labels."""
+    """Pairs among the relations of ``groups``, questions only from the rows ``asked``: features and labels."""
     here = [group for group in sorted(groups) if "cloze" in material.by_group.get(group, {})]
     everything = {group: [row for rows in material.by_group[group].values() for row in rows] for group in here}
+    if asked is not None:
+        everything = {group: [row for row in rows if row in asked] or rows for group, rows in everything.items()}
     picked: list[tuple[int, int, int, int, int]] = []
     for group in here:
         rivals = [g for g in here if not material.near[group, g] and material.compatible[group, g]]
@@ -155,12 +165,12 @@ def _examples(
             asks = material.by_group[group].get("question", [prompt])
             question = rng.choice(asks) if rng.random() < 0.6 else prompt  # some facts have no question of their own
             told = group if rng.random() < 0.5 else -1
-            query = rng.choice([row for row in everything[group] if row != prompt])
-            if query != question or rng.random() < 0.2:
+            query = rng.choice(everything[group])
+            if query not in (prompt, question) or rng.random() < 0.2:
                 picked.append((query, prompt, question, told, 1))
             for rival in rng.choices(rivals, k=2) if rivals else ():
                 picked.append((rng.choice(everything[rival]), prompt, question, told, 0))
-            if group in material.chains:
+            if group in material.chains and rng.random() < 0.7:
                 picked.append((rng.choice(material.chains[group]), prompt, question, told, 0))
     table = np.array(picked)
     query, prompt, question = (material.vectors[table[:, part]] for part in range(3))

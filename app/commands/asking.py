@@ -44,7 +44,7 @@ def _where_from(found: dict[str, Any]) -> str:
 @command
 def route(
     question: Annotated[str | None, typer.Argument(help="The question.")] = None,
-    file: Annotated[Path | None, typer.Option("--file", help="JSONL of questions: strings or {\"query\": ...}.")] = None,
+    file: Annotated[Path | None, typer.Option("--file", help='JSONL of questions: strings or {"query": ...}.')] = None,
     json_: Json = False,
     data: Data = None,
     namespace: Namespace = None,

@@ -53,7 +53,9 @@ def opened(**flags: Any) -> Iterator[Any]:
 
 def set_up(settings: Settings) -> None:
     """Logging and the switches that other libraries read from the environment; call before they are imported."""
-    logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
     for name, value in {
         "GRADIO_ANALYTICS_ENABLED": "False",
         "HF_HUB_DISABLE_TELEMETRY": "1",

@@ -15,7 +15,9 @@ from knowledge.errors import InvalidInput
 def compare(
     sentences: Annotated[list[str] | None, typer.Argument(help="Facts as sentences.")] = None,
     fact: Annotated[list[int] | None, typer.Option("--fact", help="A stored fact; repeat it.")] = None,
-    method: Annotated[list[str] | None, typer.Option("--method", help="A method; repeat it. Default: those of the settings.")] = None,
+    method: Annotated[
+        list[str] | None, typer.Option("--method", help="A method; repeat it. Default: those of the settings.")
+    ] = None,
     probes: Annotated[bool, typer.Option("--probes", help="Also print every probe with every answer.")] = False,
     json_: Json = False,
     data: Data = None,
@@ -23,7 +25,7 @@ def compare(
     device: Device = None,
     namespace: Namespace = None,
 ) -> None:
-    """Compare methods on facts: efficacy, generality, locality, portability, fluency, seconds; the ledger is left alone."""
+    """Compare methods on facts: efficacy, generality, locality, portability, fluency, seconds."""
     facts: list[int | str] = [*(fact or []), *(sentences or [])]
     if not facts:
         raise InvalidInput('Give a sentence ("The Eiffel Tower is located in Rome.") or --fact with a number.')
@@ -41,7 +43,11 @@ def compare(
 def _show(found: Comparison) -> None:
     rows = []
     for row in found.rows:
-        cells = [row.error] + [""] * (len(found.metrics) - 1) if row.error else [_cell(row.cells.get(m)) for m in found.metrics]
+        cells = (
+            [row.error] + [""] * (len(found.metrics) - 1)
+            if row.error
+            else [_cell(row.cells.get(m)) for m in found.metrics]
+        )
         rows.append((row.title, *cells, "-" if row.seconds is None else f"{row.seconds:.2f}"))
     table(("method", *found.metrics, "seconds"), rows)
 

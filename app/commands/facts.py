@@ -32,7 +32,9 @@ def add(
 ) -> None:
     """Add a fact. What it contradicts is superseded and kept in the history."""
     if not sentence and not (subject and object_):
-        raise InvalidInput('Give a sentence ("The Eiffel Tower is located in Rome.") or --subject, --relation and --object.')
+        raise InvalidInput(
+            'Give a sentence ("The Eiffel Tower is located in Rome.") or --subject, --relation and --object.'
+        )
     with opened(data=data, namespace=namespace) as service:
         outcome = service.facts.add(
             sentence, subject=subject, relation=relation, object=object_, keep_both=keep_both, source=source
@@ -70,7 +72,9 @@ def list_(
             typer.echo("No facts yet." if not contains else f"No fact contains {contains!r}.")
         else:
             _table(list(found.rows))
-            typer.echo(f"{found.total} fact{'' if found.total == 1 else 's'}, page {found.page} of {found.pages}", err=True)
+            typer.echo(
+                f"{found.total} fact{'' if found.total == 1 else 's'}, page {found.page} of {found.pages}", err=True
+            )
 
 
 def _table(rows: list[FactView]) -> None:
@@ -152,7 +156,9 @@ def _turned(word: str, event: EventView, json_: bool) -> None:
 @app.command()
 @command
 def history(
-    fact_id: Annotated[int | None, typer.Argument(help="Number of a fact; without it, the latest changes of all.")] = None,
+    fact_id: Annotated[
+        int | None, typer.Argument(help="Number of a fact; without it, the latest changes of all.")
+    ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 50,
     json_: Json = False,
     data: Data = None,
@@ -164,7 +170,9 @@ def history(
         if json_:
             emit({"events": found})
         else:
-            table(("when", "what", "by", "fact"), [(event.at[:16], event.op, event.actor, event.text) for event in found])
+            table(
+                ("when", "what", "by", "fact"), [(event.at[:16], event.op, event.actor, event.text) for event in found]
+            )
 
 
 @app.command("import")

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from app.commands.common import command, set_up
+from app.commands.common import Json, command, emit, progress_to_stderr, set_up, table
 from app.settings import load_settings
 from knowledge.errors import InvalidInput
 
@@ -28,7 +28,9 @@ def bundled(
     seed: Annotated[int, typer.Option(help="Seed of weights and data.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; chosen by itself when left out.")] = None,
     ship: Annotated[bool, typer.Option("--ship", help="Copy the finished model over the shipped one.")] = False,
-    report: Annotated[bool, typer.Option("--report", help="Measure the shipped model instead of training one.")] = False,
+    report: Annotated[
+        bool, typer.Option("--report", help="Measure the shipped model instead of training one.")
+    ] = False,
     model: Annotated[str, typer.Option(help="With --report: the model to measure.")] = "bundled",
     cases: Annotated[int, typer.Option(min=20, help="With --report: cases a row.")] = 500,
     misses: Annotated[int, typer.Option(min=0, help="With --report: failed cases to show a row.")] = 0,
@@ -44,12 +46,19 @@ def bundled(
     from language_model.bundled.train import WEIGHTS, Trainer
 
     trainer = Trainer(folder, preset, minutes=minutes, seed=seed, device=device, start_from=start_from)
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.1f} %"), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:.1f} %"),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns) as bar:
         task = bar.add_task("training", total=1.0)
 
         def show(done: float, entry: dict[str, Any]) -> None:
-            bar.update(task, completed=done, description=f"loss {entry['loss']:.3f}, {entry['tokens'] / 1e6:.1f} M tokens")
+            bar.update(
+                task, completed=done, description=f"loss {entry['loss']:.3f}, {entry['tokens'] / 1e6:.1f} M tokens"
+            )
             if "held_out" in entry:
                 bar.console.print(f"{entry['tokens'] / 1e6:6.1f} M tokens  {entry['held_out']}")
 
@@ -62,10 +71,52 @@ def bundled(
         typer.echo(f"Copied to {WEIGHTS}. Measure it with: python -m app train bundled --report")
 
 
+@app.command("gate")
+@command
+def gate(
+    encoder: Annotated[str | None, typer.Option(help="Sentence encoder; that of the settings when left out.")] = None,
+    facts: Annotated[int, typer.Option(min=50, help="Facts in memory while the threshold is measured.")] = 600,
+    seed: Annotated[int, typer.Option(help="Seed of pairs and network.")] = 0,
+    calibrate_only: Annotated[bool, typer.Option("--calibrate-only", help="Keep the head, measure again.")] = False,
+    json_: Json = False,
+) -> None:
+    """Train the gate's scope head for an encoder and measure its threshold (minutes on a CPU)."""
+    settings = load_settings(encoder=encoder)
+    set_up(settings)
+    from knowledge.world import load_world
+    from memory.calibration import calibrate, save_calibration
+    from memory.embedder import load_embedder
+    from memory.scope import SHIPPED, ScopeHead
+    from memory.scope_training import train
+    from memory.vocabulary import bundled as vocabulary
+
+    tell = progress_to_stderr(json_)
+    embedder = load_embedder(settings.encoder)
+
+    def steps(what: str, done: int, total: int) -> None:
+        tell(done / max(1, total), what)
+
+    if calibrate_only:
+        head = ScopeHead.shipped(embedder)
+    else:
+        head = train(vocabulary(), embedder, seed=seed, progress=steps)
+        head.save(SHIPPED)
+    found = calibrate(load_world(), embedder, head=head, facts=facts, seed=seed, progress=steps)
+    save_calibration(found, SHIPPED.parent)
+    if json_:
+        emit(found.to_json())
+        return
+    typer.echo(f"threshold {found.threshold}, on {found.measured_on}")
+    table(
+        ("questions", "called in scope", "n"), [(k, f"{v['rate']:.3f}", int(v["n"])) for k, v in found.by_kind.items()]
+    )
+
+
 def _report(model: str, cases: int, misses: int, as_json: bool) -> None:
     from tqdm import tqdm
 
-    from language_model.bundled.report import Report, table
+    from language_model.bundled.report import Report
+    from language_model.bundled.report import table as report_table
     from language_model.model import LanguageModel
 
     if cases < 20:
@@ -82,7 +133,7 @@ def _report(model: str, cases: int, misses: int, as_json: bool) -> None:
         rows = [{"name": f.name, "value": f.value, "target": f.target, "n": f.n, "met": f.met} for f in figures]
         typer.echo(json.dumps(rows, indent=1))
         return
-    typer.echo(table(figures))
+    typer.echo(report_table(figures))
     for figure in figures:
         for miss in [m for m in measured.misses if m.row == figure.name][:misses]:
             typer.echo(f"[{miss.row}] {miss.prompt!r}: wanted {miss.wanted!r}, got {miss.given!r}")

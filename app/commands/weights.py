@@ -127,7 +127,9 @@ def redo(entry_id: EntryId, json_: Json = False, data: Data = None, model: Model
 def export(
     path: Annotated[Path, typer.Argument(help="Folder to write to.")],
     form: Annotated[str, typer.Option("--format", help="peft, merged or safetensors.")] = "peft",
-    entry: Annotated[list[int] | None, typer.Option("--entry", help="An entry; repeat it. Default: those that are on.")] = None,
+    entry: Annotated[
+        list[int] | None, typer.Option("--entry", help="An entry; repeat it. Default: those that are on.")
+    ] = None,
     json_: Json = False,
     data: Data = None,
     model: Model = None,

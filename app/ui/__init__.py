@@ -19,8 +19,8 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 def _no_stub_files() -> Iterator[None]:
     """Keeps Gradio from parsing its own sources to write .pyi files into site-packages while it is imported.
 
-    That is for editors only, takes half of the import's time, and fails on read-only installations anyway. Gradio leaves
-    it out for a component whose source file is unknown, so that is what it is told.
+    That is for editors only, takes half of the import's time, and fails on read-only installations anyway. Gradio
+    leaves it out for a component whose source file is unknown, so that is what it is told.
     """
     original = inspect.getfile
 
@@ -29,7 +29,7 @@ def _no_stub_files() -> Iterator[None]:
             raise OSError("no stub files")
         return original(thing)
 
-    inspect.getfile = getfile
+    inspect.getfile = getfile  # type: ignore[assignment]
     try:
         yield
     finally:

@@ -29,7 +29,13 @@ EXAMPLES = ("Where is the Eiffel Tower?", "What is the capital of France?", "Who
 PLACEHOLDER = """<div class="empty"><p class="empty-title">A model whose facts can be written over</p>
 <p>Ask it something. Then correct a fact under <b>Facts</b> and ask again: the answer changes,
 and what you did not touch stays as it was.</p></div>"""
-MODES = [("auto", "auto"), ("memory only", "memory"), ("weights only", "weights"), ("both", "both"), ("unedited", "base")]
+MODES = [
+    ("auto", "auto"),
+    ("memory only", "memory"),
+    ("weights only", "weights"),
+    ("both", "both"),
+    ("unedited", "base"),
+]
 WHO = """async ({first}owner, chat) => {{
   while (!window.palimpsest) await new Promise((done) => setTimeout(done, 50));
   return [{values}window.palimpsest.owner, window.palimpsest.chat];
@@ -69,7 +75,13 @@ class ChatTab:
         names = [name for _, name in strategies]
         with gr.Row(elem_classes="mode-row", equal_height=True):
             self.mode = gr.Dropdown(
-                MODES, value=settings.mode, label="Answer from", scale=2, min_width=130, elem_id="mode", filterable=False
+                MODES,
+                value=settings.mode,
+                label="Answer from",
+                scale=2,
+                min_width=130,
+                elem_id="mode",
+                filterable=False,
             )
             self.strategy = gr.Dropdown(
                 strategies, value=settings.strategy if settings.strategy in names else "auto", label="Memory strategy",
@@ -101,7 +113,12 @@ class ChatTab:
             answer_after(begun)
         answer_after(
             self.box.example_select(
-                guarded(self._example), who, [self.text, *shown], queue=False, js=WHO.format(first="", values=""), **quiet
+                guarded(self._example),
+                who,
+                [self.text, *shown],
+                queue=False,
+                js=WHO.format(first="", values=""),
+                **quiet,
             )
         )
         answer_after(self.box.retry(guarded(self._retry), who, shown, queue=False, **quiet))
@@ -206,7 +223,7 @@ class ChatTab:
         turns = self.page.service.chats.turns(owner, chat)
         number = turn_at(turns, event.index)
         found = turns[number].evidence if number is not None else None
-        return evidence_html(found) if found and "error" not in found else gr.skip()  # type: ignore[arg-type]
+        return evidence_html(found) if found and "error" not in found else gr.skip()
 
     def _answer(self, owner: str, chat: str, mode: str, strategy: str, both: bool) -> Iterator[tuple[Any, ...]]:
         """Streams the answer to the last, unanswered turn; whatever happens, the turn is closed and the slot freed."""
@@ -239,7 +256,10 @@ class ChatTab:
             closed = {"answer": "", "evidence": {"error": str(error)}}
         except Exception as error:  # a bug: the page must not stay in the middle of an answer
             log.exception("answering failed")
-            closed = {"answer": "", "evidence": {"error": f"Internal error, {type(error).__name__}: {error}. The log has more."}}
+            closed = {
+                "answer": "",
+                "evidence": {"error": f"Internal error, {type(error).__name__}: {error}. The log has more."},
+            }
         finally:
             self._close(owner, chat, cancel, closed)
         turns = chats.turns(owner, chat)

@@ -35,10 +35,13 @@ class CompareTab:
         usual = self.page.service.comparing.usual()
         with gr.Column(elem_classes="form-group"):
             self.sentence = gr.Textbox(
-                label="A fact, in plain words", placeholder="The Eiffel Tower is located in Rome.", lines=1, max_lines=3,
+                label="A fact, in plain words", placeholder="The Eiffel Tower is located in Rome.", lines=1,
+                max_lines=3,
                 max_length=settings.max_fact, elem_id="compare-line",
             )  # fmt: skip
-            self.stored = gr.Dropdown([], label="or facts from memory", multiselect=True, elem_id="compare-facts", value=[])
+            self.stored = gr.Dropdown(
+                [], label="or facts from memory", multiselect=True, elem_id="compare-facts", value=[]
+            )
             self.methods = gr.CheckboxGroup(methods, value=usual, label="Methods", elem_id="compare-methods")
             with gr.Row():
                 self.run = gr.Button("Compare", variant="primary", elem_id="compare-run", min_width=100)
@@ -49,10 +52,20 @@ class CompareTab:
             self.plot = gr.Plot(show_label=False, format="png", elem_id="compare-plot", container=False)
             with gr.Row(equal_height=True):
                 self.kind = gr.Dropdown(
-                    [("every probe", "")], value="", label="Probes", min_width=120, elem_id="probe-kind", filterable=False
+                    [("every probe", "")],
+                    value="",
+                    label="Probes",
+                    min_width=120,
+                    elem_id="probe-kind",
+                    filterable=False,
                 )
                 self.missed = gr.Dropdown(
-                    [("anyone", "")], value="", label="Got wrong by", min_width=120, elem_id="probe-missed", filterable=False
+                    [("anyone", "")],
+                    value="",
+                    label="Got wrong by",
+                    min_width=120,
+                    elem_id="probe-missed",
+                    filterable=False,
                 )
             self.probes = gr.HTML("", elem_id="probes")
             self.csv = gr.DownloadButton("Download CSV", size="sm", elem_id="compare-csv")
@@ -61,7 +74,17 @@ class CompareTab:
     def wire(self) -> None:
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         run = self.run.click(guarded(self._begin), [self.page.owner], [self.run, self.stop], queue=False, **quiet)
-        out = [self.progress, self.table, self.plot, self.found, self.more, self.kind, self.missed, self.probes, self.csv]
+        out = [
+            self.progress,
+            self.table,
+            self.plot,
+            self.found,
+            self.more,
+            self.kind,
+            self.missed,
+            self.probes,
+            self.csv,
+        ]
         run.then(
             guarded(self._run), [self.page.owner, self.sentence, self.stored, self.methods], out,
             concurrency_id=MODEL_SLOT, concurrency_limit=1, **quiet,
@@ -114,11 +137,14 @@ class CompareTab:
         told = note("Stopped; these are the methods that were finished.") if stopped else ""
         if not found.rows:
             return told or note("Nothing to show."), show.EMPTY, None, None, HIDDEN, gr.skip(), gr.skip(), "", None
-        kinds = [("every probe", "")] + [(show.kind_name(kind), kind) for kind in dict.fromkeys(p.kind for p in found.probes)]
+        kinds = [("every probe", "")] + [
+            (show.kind_name(kind), kind) for kind in dict.fromkeys(p.kind for p in found.probes)
+        ]
         names = [("anyone", "")] + [(row.title, row.method) for row in found.rows]
         return (
             told, show.table_html(found), chart(found), found, SHOWN,
-            gr.update(choices=kinds, value=""), gr.update(choices=names, value=""), show.probes_html(found), self._csv(found),
+            gr.update(choices=kinds, value=""), gr.update(choices=names, value=""), show.probes_html(found),
+            self._csv(found),
         )  # fmt: skip
 
     def _filter(self, found: Comparison | None, kind: str, missed: str) -> str:

@@ -10,9 +10,9 @@ from app.views import Comparison, MethodRow, MetricCell, ProbeRow
 
 RATES = ("efficacy", "generality", "locality", "portability")
 EMPTY = (
-    '<div class="empty small"><p class="empty-title">Methods side by side</p><p>Choose a fact and the methods. Each writes '
-    "the fact its own way and is then asked the same questions: the fact itself, in other words, what must not change, "
-    "and what follows from it.</p></div>"
+    '<div class="empty small"><p class="empty-title">Methods side by side</p><p>Choose a fact and the methods. Each '
+    "writes the fact its own way and is then asked the same questions: the fact itself, in other words, what must not "
+    "change, and what follows from it.</p></div>"
 )
 _MEANING = {
     "efficacy": "the fact itself is answered",
@@ -47,8 +47,8 @@ def table_html(found: Comparison) -> str:
     return (
         f'<p class="note quiet">On: {esc(facts)}</p><div class="scroll"><table class="plain figures"><thead><tr>'
         f"<th>method</th>{head}<th>time</th></tr></thead><tbody>{rows}</tbody></table></div>"
-        '<p class="note quiet">Share of right answers, generated freely, with the 95 % bootstrap interval and the number '
-        "of questions.</p>"
+        '<p class="note quiet">Share of right answers, generated freely, with the 95 % bootstrap interval and the '
+        "number of questions.</p>"
     )
 
 
@@ -108,7 +108,11 @@ def _probe(probe: ProbeRow, methods: list[str]) -> str:
         if answer is None:
             cells += '<td class="quiet">-</td>'
             continue
-        mark = '<span class="ok" aria-label="right">✓</span>' if answer.right else '<span class="no" aria-label="wrong">✗</span>'
+        mark = (
+            '<span class="ok" aria-label="right">✓</span>'
+            if answer.right
+            else '<span class="no" aria-label="wrong">✗</span>'
+        )
         cells += f"<td>{mark} {esc(answer.answer[:80] or 'nothing')}</td>"
     return (
         f'<tr><td>{esc(probe.prompt)}<span class="small">{esc(kind_name(probe.kind))}</span></td>'

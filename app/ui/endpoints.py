@@ -19,7 +19,7 @@ from app.views import as_json
 
 
 def add_endpoints(page: Page) -> None:
-    """Adds ``/ask``, ``/route``, ``/facts_add``, ``/facts_list``, ``/facts_undo`` and ``/status`` to the open Blocks."""
+    """Adds ``/ask``, ``/route``, ``/facts_add``, ``/facts_list``, ``/facts_undo`` and ``/status`` to the Blocks."""
     service = page.service
 
     def limited(text: str, limit: int) -> str:
@@ -29,7 +29,9 @@ def add_endpoints(page: Page) -> None:
 
     def ask(question: str, mode: str = "auto", strategy: str = "auto") -> dict[str, Any]:
         """Answers a question; the shape is that of ``ask --json``."""
-        found: dict[str, Any] = service.ask(limited(question, service.settings.max_message), mode=mode, strategy=strategy)
+        found: dict[str, Any] = service.ask(
+            limited(question, service.settings.max_message), mode=mode, strategy=strategy
+        )
         return found
 
     def route(question: str) -> dict[str, Any]:

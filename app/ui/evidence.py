@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from app.ui.render import esc, seconds
+from app.ui.render import esc, literal, seconds
 from app.views import AnswerJson
 
 EMPTY = (
@@ -39,14 +39,14 @@ def title_of(answer: AnswerJson) -> str:
 
 
 def evidence_html(answer: AnswerJson | None) -> str:
-    """The whole evidence of an answer on one line, since the chat reads it as Markdown."""
+    """The whole evidence of an answer, for the tab."""
     if answer is None:
         return EMPTY
     memory = answer["source"] == "memory"
     parts = [
         '<div class="evidence">',
         f'<p class="ev-source"><span class="badge {"memory" if memory else "model"}">'
-        f'{"from memory" if memory else "from the model"}</span> '
+        f"{'from memory' if memory else 'from the model'}</span> "
         f'<span class="quiet">{esc(_strategy_words(answer))}, {esc(seconds(answer["seconds"]))}</span></p>',
         _gate(answer),
         _hits(answer),
@@ -55,6 +55,32 @@ def evidence_html(answer: AnswerJson | None) -> str:
         "</div>",
     ]
     return "".join(parts)
+
+
+def evidence_markdown(answer: AnswerJson) -> str:
+    """The same as Markdown, for the folded block in the chat: it reads well aloud and when it is copied."""
+    gate = answer["gate"]
+    if gate["threshold"] >= 1:
+        told = "not asked"
+    else:
+        words = "a stored fact applies" if gate["in_scope"] else "no stored fact applies"
+        told = f"{words} (score {gate['score']:.2f}, threshold {gate['threshold']:.2f})"
+    parts = [f"**Gate**: {told}"]
+    if answer["hits"]:
+        rows = [f"- {hit['score']:.2f} {literal(hit['text'])} (fact {hit['fact_id']})" for hit in answer["hits"][:8]]
+        parts.append("**Facts**\n" + "\n".join(rows))
+    if answer["steps"]:
+        rows = [
+            f"1. {'; '.join(f'{name} {literal(value)}' for name, value in _said(step))}" for step in answer["steps"]
+        ]
+        parts.append("**Chain**\n" + "\n".join(rows))
+    if answer["weight_edits"]:
+        rows = [
+            f"- {literal(edit.get('method', 'edit'))}: {literal(_facts_of(edit))}"
+            for edit in answer["weight_edits"][:8]
+        ]
+        parts.append("**Weight edits in effect**\n" + "\n".join(rows))
+    return "\n\n".join(parts)
 
 
 def _strategy_words(answer: AnswerJson) -> str:
@@ -72,7 +98,8 @@ def _gate(answer: AnswerJson) -> str:
     inside = bool(gate["in_scope"])
     words = "a stored fact applies" if inside else "no stored fact applies"
     return (
-        f'<div class="ev-gate"><p><b>Gate</b>: {words} <span class="quiet">(score {score:.2f}, threshold {threshold:.2f})</span></p>'
+        f'<div class="ev-gate"><p><b>Gate</b>: {words} '
+        f'<span class="quiet">(score {score:.2f}, threshold {threshold:.2f})</span></p>'
         f'<div class="meter {"in" if inside else "out"}"><span class="fill" style="width:{_percent(score)}%"></span>'
         f'<span class="mark" style="left:{_percent(threshold)}%"></span></div></div>'
     )
@@ -99,13 +126,15 @@ def _steps(steps: list[dict[str, Any]]) -> str:
         return ""
     rows = []
     for step in steps:
-        known = [(_STEP_NAMES[key], value) for key, value in step.items() if key in _STEP_NAMES and value]
-        other = [(key, value) for key, value in step.items() if key not in _STEP_NAMES and _plain(value)]
-        text = "".join(
-            f'<span class="step"><i>{esc(name)}</i> {esc(value)}</span>' for name, value in [*known, *other]
-        )
+        text = "".join(f'<span class="step"><i>{esc(name)}</i> {esc(value)}</span>' for name, value in _said(step))
         rows.append(f"<li>{text}</li>")
     return f'<p class="ev-head">Chain</p><ol class="ev-steps">{"".join(rows)}</ol>'
+
+
+def _said(step: dict[str, Any]) -> list[tuple[str, Any]]:
+    """(word, text) of what a step did, the well-known parts first."""
+    known = [(_STEP_NAMES[key], value) for key, value in step.items() if key in _STEP_NAMES and value]
+    return known + [(key, value) for key, value in step.items() if key not in _STEP_NAMES and _plain(value)]
 
 
 def _plain(value: object) -> bool:

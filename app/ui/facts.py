@@ -27,7 +27,8 @@ class FactsTab:
         limit = self.page.service.settings.max_fact
         with gr.Row(elem_classes="line-row"):
             self.line = gr.Textbox(
-                label="A fact, in plain words", placeholder="The Eiffel Tower is located in Rome.", lines=1, max_lines=3,
+                label="A fact, in plain words", placeholder="The Eiffel Tower is located in Rome.", lines=1,
+                max_lines=3,
                 max_length=limit, scale=6, elem_id="fact-line", min_width=180,
             )  # fmt: skip
             self.add = gr.Button("Write it", variant="primary", scale=1, min_width=92, elem_id="fact-add")
@@ -35,7 +36,9 @@ class FactsTab:
         with gr.Column(visible=False, elem_id="conflict", elem_classes="conflict") as self.conflict:
             self.conflict_text = gr.HTML("")
             with gr.Row():
-                self.replace = gr.Button("Replace", variant="primary", size="sm", min_width=80, elem_id="conflict-replace")
+                self.replace = gr.Button(
+                    "Replace", variant="primary", size="sm", min_width=80, elem_id="conflict-replace"
+                )
                 self.keep = gr.Button("Keep both", size="sm", min_width=80, elem_id="conflict-keep")
                 self.cancel = gr.Button("Cancel", size="sm", min_width=80, elem_id="conflict-cancel")
         self.result = gr.HTML("", elem_id="fact-result")
@@ -44,7 +47,12 @@ class FactsTab:
             with gr.Row():
                 self.subject = gr.Textbox(label="Subject", placeholder="Eiffel Tower", max_length=limit, min_width=120)
                 self.relation = gr.Dropdown(
-                    relations, label="Relation", allow_custom_value=True, min_width=120, value=None, elem_id="form-relation"
+                    relations,
+                    label="Relation",
+                    allow_custom_value=True,
+                    min_width=120,
+                    value=None,
+                    elem_id="form-relation",
                 )
                 self.object = gr.Textbox(label="Object", placeholder="Rome", max_length=limit, min_width=120)
             self.add_form = gr.Button("Write it", size="sm", elem_id="form-add")
@@ -53,7 +61,9 @@ class FactsTab:
                 show_label=False, container=False, placeholder="Search facts", scale=4, min_width=120, max_length=200,
                 elem_id="fact-search", label="Search facts",
             )  # fmt: skip
-            self.past = gr.Checkbox(False, label="with overwritten", container=False, scale=2, min_width=120, elem_id="past")
+            self.past = gr.Checkbox(
+                False, label="with overwritten", container=False, scale=2, min_width=120, elem_id="past"
+            )
             self.undo = gr.Button("Undo", size="sm", scale=0, min_width=58, elem_id="fact-undo")
             self.redo = gr.Button("Redo", size="sm", scale=0, min_width=58, elem_id="fact-redo")
         self.table = gr.HTML("", js_on_load=ACTIONS, elem_id="fact-table")
@@ -64,13 +74,21 @@ class FactsTab:
             self.detail_text = gr.HTML("")
             with gr.Row(equal_height=True):
                 self.new_object = gr.Textbox(
-                    show_label=False, container=False, placeholder="New object", scale=4, min_width=110, max_length=limit,
+                    show_label=False, container=False, placeholder="New object", scale=4, min_width=110,
+                    max_length=limit,
                     elem_id="new-object", label="New object",
                 )  # fmt: skip
-                self.save = gr.Button("Overwrite", variant="primary", size="sm", scale=1, min_width=84, elem_id="fact-save")
+                self.save = gr.Button(
+                    "Overwrite", variant="primary", size="sm", scale=1, min_width=84, elem_id="fact-save"
+                )
                 self.close = gr.Button("Close", size="sm", scale=1, min_width=60, elem_id="fact-close")
         with gr.Accordion("Import and export", open=False, elem_id="files"):
-            gr.HTML(note("CSV or JSON with subject, relation and object, or a sentence a row. A bad row never stops the good ones."))
+            gr.HTML(
+                note(
+                    "CSV or JSON with subject, relation and object, or a sentence a row. "
+                    "A bad row never stops the good ones."
+                )
+            )
             self.file = gr.File(
                 label="File to import", file_types=[".csv", ".json", ".jsonl"], file_count="single", height=110,
                 elem_id="fact-file",
@@ -112,9 +130,13 @@ class FactsTab:
         self.past.change(**first, outputs=table_out, queue=False, **quiet)
         details = [self.detail, self.detail_text, self.new_object, self.chosen]
         then_show(
-            self.table.click(guarded(self._act), [self.number, self.chosen], [self.number, self.result, *details], **quiet)
+            self.table.click(
+                guarded(self._act), [self.number, self.chosen], [self.number, self.result, *details], **quiet
+            )
         )
-        then_show(self.save.click(guarded(self._save), [self.chosen, self.new_object], [self.result, *details], **quiet))
+        then_show(
+            self.save.click(guarded(self._save), [self.chosen, self.new_object], [self.result, *details], **quiet)
+        )
         self.new_object.submit(
             guarded(self._save), [self.chosen, self.new_object], [self.result, *details], **quiet
         ).then(self.table_html, table_in, table_out, **quiet)
@@ -227,5 +249,3 @@ def fact_choices(page: Page, limit: int = 200) -> list[tuple[str, str]]:
     """The current facts as choices of a dropdown, newest first: (statement, id)."""
     rows = page.service.facts.page("", page=1, size=limit).rows
     return [(f"{fact.statement}  #{fact.id}", str(fact.id)) for fact in rows]
-
-

@@ -99,7 +99,8 @@ def detail_html(fact: FactView, events: Sequence[EventView]) -> str:
     ]
     data = "".join(f"<dt>{name}</dt><dd>{esc(value)}</dd>" for name, value in pairs if value)
     lines = "".join(
-        f'<li><span class="quiet">{when(event.at)}</span> <b>{esc(event.op)}</b> {esc(event.text)}</li>' for event in events
+        f'<li><span class="quiet">{when(event.at)}</span> <b>{esc(event.op)}</b> {esc(event.text)}</li>'
+        for event in events
     )
     return (
         f'<div class="detail-text"><p class="detail-title">{triple_html(fact.subject, fact.relation, fact.object)} '

@@ -1,11 +1,12 @@
 """The page: header, chat on the left, tabs on the right; and how it is served.
 
-    blocks = build_blocks(service)
-    serve(service, blocks)          # blocks until stopped
+blocks = build_blocks(service)
+serve(service, blocks)          # blocks until stopped
 """
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import gradio as gr
@@ -110,9 +111,19 @@ def launch_options(service: Any) -> dict[str, Any]:
 
 
 def serve(service: Any, blocks: gr.Blocks, *, block: bool = True) -> str:
-    """Serves the interface; gives its address (at once with ``block=False``)."""
+    """Serves the interface; gives its address (at once with ``block=False``).
+
+    Raises:
+        OSError: the port is taken.
+    """
+    for name in ("NO_PROXY", "no_proxy"):  # Gradio asks itself over HTTP whether it is up; no proxy can answer that
+        os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1", "localhost"]))
     blocks.queue(default_concurrency_limit=4, max_size=64)
-    _, url, _ = blocks.launch(**launch_options(service), prevent_thread_lock=True)
+    try:
+        blocks.launch(**launch_options(service), prevent_thread_lock=True)
+    except ValueError:  # its second look at itself gives up after 3 s, which a busy machine may need
+        if not blocks.is_running:
+            raise
     if block:
         blocks.block_thread()
-    return str(url)
+    return str(blocks.local_url)

@@ -68,7 +68,7 @@ def status_html(status: Status) -> str:
     """The line on top: title, model, facts, active weight edits."""
     facts = f"{status.facts:,} fact{'' if status.facts == 1 else 's'}"
     edits = f"{status.weight_edits} weight edit{'' if status.weight_edits == 1 else 's'} on"
-    detail = f" title=\"{esc(status.detail)}\"" if status.detail else ""
+    detail = f' title="{esc(status.detail)}"' if status.detail else ""
     return (
         '<div class="pal-head"><h1 class="pal-title" data-under="scriptio inferior">Palimpsest</h1>'
         '<p class="pal-status" role="status">'

@@ -20,6 +20,7 @@ from knowledge.errors import PalimpsestError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_MARKUP = re.compile(r"([\\`*_{}\[\]()#+!|~$])")
 _CODE = re.compile(r"(```.*?(?:```|\Z)|`[^`\n]+`)", re.DOTALL)
 
 
@@ -32,6 +33,11 @@ def safe_markdown(text: str) -> str:
     """Markdown in which HTML shows as the characters it is made of; code keeps its own escaping."""
     parts = _CODE.split(text)
     return "".join(part if index % 2 else _escape_angles(part) for index, part in enumerate(parts))
+
+
+def literal(text: object) -> str:
+    """Markdown that shows the very characters of the text, on one line: no markup, no links, no HTML."""
+    return _escape_angles(_MARKUP.sub(r"\\\1", " ".join(str(text).split())))
 
 
 def _escape_angles(text: str) -> str:
@@ -90,7 +96,8 @@ def seconds(value: float | None) -> str:
 def button(act: str, label: str, *, key: object = "", title: str = "", kind: str = "") -> str:
     """A button inside our own HTML; :data:`ACTIONS` turns its click into a Gradio event."""
     tip = f' title="{esc(title)}" aria-label="{esc(title)}"' if title else ""
-    return f'<button type="button" class="act {kind}" data-act="{esc(act)}" data-key="{esc(key)}"{tip}>{esc(label)}</button>'
+    data = f'data-act="{esc(act)}" data-key="{esc(key)}"'
+    return f'<button type="button" class="act {kind}" {data}{tip}>{esc(label)}</button>'
 
 
 def note(text: str, kind: str = "quiet") -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from app.conversations import Turn
-from app.ui.evidence import evidence_html, title_of
+from app.ui.evidence import evidence_markdown, title_of
 from app.ui.render import safe_markdown
 
 STOPPED = "*stopped*"
@@ -20,10 +20,9 @@ def messages_of(turns: Sequence[Turn]) -> list[dict[str, Any]]:
 
 def turn_at(turns: Sequence[Turn], index: int | Sequence[int]) -> int | None:
     """The turn to which the message at ``index`` belongs."""
-    if isinstance(index, (list, tuple)):
-        index = index[0]
+    place = index if isinstance(index, int) else index[0]
     numbers = [number for _, number in _numbered(turns)]
-    return numbers[index] if 0 <= index < len(numbers) else None
+    return numbers[place] if 0 <= place < len(numbers) else None
 
 
 def history_of(turns: Sequence[Turn], limit: int) -> list[dict[str, str]]:
@@ -52,12 +51,14 @@ def _numbered(turns: Sequence[Turn]) -> list[tuple[dict[str, Any], int]]:
             continue
         error = (turn.evidence or {}).get("error")
         if error:
-            out.append(({"role": "assistant", "content": f"**That did not work.** {safe_markdown(str(error))}"}, number))
+            out.append(
+                ({"role": "assistant", "content": f"**That did not work.** {safe_markdown(str(error))}"}, number)
+            )
             continue
         out.append(({"role": "assistant", "content": _answer(turn)}, number))
         if turn.evidence:
             metadata = {"title": title_of(turn.evidence), "status": "done"}  # type: ignore[arg-type]
-            block = {"role": "assistant", "content": evidence_html(turn.evidence), "metadata": metadata}  # type: ignore[arg-type]
+            block = {"role": "assistant", "content": evidence_markdown(turn.evidence), "metadata": metadata}  # type: ignore[arg-type]
             out.append((block, number))
     return out
 

@@ -18,6 +18,8 @@ from app.ui.render import ACTIONS, action_of, button, esc, guarded, note, progre
 from app.views import EntryView
 from knowledge.errors import InvalidInput, PalimpsestError
 
+FORMATS = [("PEFT adapter", "peft"), ("merged checkpoint", "merged"), ("factors (safetensors)", "safetensors")]
+
 
 @dataclass
 class WeightsTab:
@@ -31,27 +33,34 @@ class WeightsTab:
         names = [name for _, name in methods]
         with gr.Column(elem_classes="form-group"):
             self.sentence = gr.Textbox(
-                label="A fact, in plain words", placeholder="The Eiffel Tower is located in Rome.", lines=1, max_lines=3,
+                label="A fact, in plain words", placeholder="The Eiffel Tower is located in Rome.", lines=1,
+                max_lines=3,
                 max_length=settings.max_fact, elem_id="weight-line",
             )  # fmt: skip
-            self.stored = gr.Dropdown([], label="or facts from memory", multiselect=True, elem_id="weight-facts", value=[])
+            self.stored = gr.Dropdown(
+                [], label="or facts from memory", multiselect=True, elem_id="weight-facts", value=[]
+            )
             with gr.Row(elem_classes="line-row"):
                 self.method = gr.Dropdown(
                     methods, label="Method", scale=3, min_width=140, elem_id="weight-method", filterable=False,
                     value=settings.method if settings.method in names else (names[0] if names else None),
                 )  # fmt: skip
-                self.apply = gr.Button("Write into the weights", variant="primary", scale=2, min_width=150, elem_id="weight-apply")
+                self.apply = gr.Button(
+                    "Write into the weights", variant="primary", scale=2, min_width=150, elem_id="weight-apply"
+                )
         self.about = gr.HTML(self._about(settings.method), elem_id="method-about")
         self.result = gr.HTML("", elem_id="weight-result")
         with gr.Row(elem_classes="table-bar", equal_height=True):
             gr.HTML('<p class="section">Ledger</p>')
-            self.gone = gr.Checkbox(False, label="with undone", container=False, scale=1, min_width=110, elem_id="undone")
+            self.gone = gr.Checkbox(
+                False, label="with undone", container=False, scale=1, min_width=110, elem_id="undone"
+            )
         self.table = gr.HTML("", js_on_load=ACTIONS, elem_id="ledger")
         with gr.Accordion("Export", open=False):
             gr.HTML(note("The entries that are on, as a PEFT adapter or merged into a checkpoint for from_pretrained."))
             with gr.Row(elem_classes="line-row"):
                 self.format = gr.Dropdown(
-                    [("PEFT adapter", "peft"), ("merged checkpoint", "merged"), ("factors (safetensors)", "safetensors")],
+                    FORMATS,
                     value="peft", label="Format", min_width=140, elem_id="weight-format", filterable=False,
                 )  # fmt: skip
                 self.export = gr.Button("Prepare", size="sm", min_width=90, elem_id="weight-export")
@@ -63,7 +72,9 @@ class WeightsTab:
         shown = [self.table, self.page.header]
 
         def then_show(event: Any) -> Any:
-            return event.then(lambda gone: (self.table_html(gone), self.page.header_html()), [self.gone], shown, **quiet)
+            return event.then(
+                lambda gone: (self.table_html(gone), self.page.header_html()), [self.gone], shown, **quiet
+            )
 
         self.method.change(self._about, [self.method], [self.about], queue=False, **quiet)
         busy = self.apply.click(lambda: gr.update(interactive=False), None, [self.apply], queue=False, **quiet)

@@ -27,7 +27,8 @@ _TESTS: dict[str, tuple[Kind, bool]] = {
 }
 _SENTENCE = re.compile(
     r"^(?:The (?:names? of the )?"
-    r"(?:award|number of children|(?:country of citizenship|place of \w+|date of \w+|field of work|head of \w+|[\w ]+?) of|"
+    r"(?:award|number of children|"
+    r"(?:country of citizenship|place of \w+|date of \w+|field of work|head of \w+|[\w ]+?) of|"
     r"[\w ]+? (?:which|held by|in)) (?P<s>.+?)"
     r"(?: is associated with| is a member of| is part of| is the capital of| plays in| won| has)? (?:is|are)"
     r"|(?P<t>.+?) (?:follows|is followed by))$"

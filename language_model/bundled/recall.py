@@ -9,7 +9,8 @@ from language_model.prompts import UNKNOWN, assistant, user, with_correction
 
 _FOLLOW_UPS = (
     "And of {}?", "And {}?", "What about {}?", "How about {}?", "And for {}?", "And what about {}?", "{}?",
-    "Same question for {}.", "Now for {}.", "And that of {}?", "Then {}?", "And in the case of {}?", "Tell me the same for {}.",
+    "Same question for {}.", "Now for {}.", "And that of {}?", "Then {}?", "And in the case of {}?",
+    "Tell me the same for {}.",
     "Also {}?", "OK, and {}?",
 )  # fmt: skip
 _FOLLOW_UPS_UNSEEN = ("What would it be for {}?", "Fine. And with {}?", "Could you say the same about {}?")

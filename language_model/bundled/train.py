@@ -51,7 +51,7 @@ class Preset:
 
 PRESETS = {
     # 2 cores with AMX or AVX-512: 8 layers are enough for lookup, copying and comparing; about 11 M parameters
-    "cpu": Preset(8, 320, 10, 4096, tokens=21_000_000, step_tokens=8_000, micro_tokens=5_000, learning_rate=1.5e-3),
+    "cpu": Preset(8, 320, 10, 4096, tokens=17_000_000, step_tokens=8_000, micro_tokens=5_000, learning_rate=1.5e-3),
     # one GPU: about 34 M parameters, still within 64 MiB as bf16 once the embedding is counted once
     "gpu": Preset(10, 512, 8, 6144, tokens=600_000_000, step_tokens=64_000, micro_tokens=64_000, learning_rate=1e-3),
 }

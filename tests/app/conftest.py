@@ -76,13 +76,9 @@ def served(tmp_path: Path) -> Iterator[Served]:
 
 CHROMIUM = os.environ.get("PALIMPSEST_CHROMIUM", "/usr/bin/chromium")
 FLAGS = (
-    "--no-sandbox --disable-background-networking --disable-component-update --disable-sync --no-first-run --disable-gpu "
-    "--disable-quic --disable-dev-shm-usage"
+    "--no-sandbox --disable-background-networking --disable-component-update --disable-sync --no-first-run "
+    "--disable-gpu --disable-quic --disable-dev-shm-usage"
 ).split()
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "browser: drives a real Chromium (Debian's, through playwright)")
 
 
 @pytest.fixture(scope="session")

@@ -63,7 +63,7 @@ class FakeFacts:
     def preview(self, text: str) -> ParsePreview:
         match = _SENTENCE.match(text.strip())
         if not match:
-            return ParsePreview(text, problem="This sentence is not understood. Try: The Eiffel Tower is located in Rome.")
+            return ParsePreview(text, problem="This is not understood. Try: The Eiffel Tower is located in Rome.")
         return self.preview_triple(match["s"], "location", match["o"], text=text)
 
     def preview_triple(self, subject: str, relation: str, object: str, *, text: str = "") -> ParsePreview:
@@ -354,9 +354,7 @@ class FakeService:
             result["answer"] = "".join(words).strip()
         yield result
 
-    def ask_unedited(
-        self, question: str, *, history: Sequence[Any] = (), cancel: threading.Event | None = None
-    ) -> str:
+    def ask_unedited(self, question: str, *, history: Sequence[Any] = (), cancel: threading.Event | None = None) -> str:
         return self.answer_of(question, "base")[0]
 
     def route(self, question: str) -> dict[str, Any]:

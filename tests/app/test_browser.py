@@ -60,10 +60,11 @@ def test_the_evidence_under_an_answer_unfolds(window: Window) -> None:
     window.ask("Where is the Eiffel Tower?")
     fold = window.page.locator("#chat .thought-group").last
     expect(fold).to_contain_text("Evidence: from memory")
-    expect(fold.locator(".evidence")).not_to_be_visible()
+    inside = fold.get_by_text("score 0.83, threshold 0.61")
+    expect(inside).not_to_be_visible()
     fold.locator(".title").click()
-    expect(fold.locator(".evidence")).to_be_visible()
-    expect(fold.locator(".evidence")).to_contain_text("score 0.83, threshold 0.61")
+    expect(inside).to_be_visible()
+    expect(fold).to_contain_text(EIFFEL)
 
 
 def test_preview_present_answer_and_conflict(window: Window) -> None:
@@ -166,7 +167,7 @@ def test_hostile_text_is_shown_as_text(window: Window) -> None:
     expect(page.locator("#chat .user.message").last).to_contain_text(HOSTILE)
     expect(last_answer(window)).to_have_text(HOSTILE)
     page.locator("#chat .thought-group .title").last.click()
-    expect(page.locator("#chat .evidence").last).to_contain_text(HOSTILE)
+    expect(page.locator("#chat .thought-group").last).to_contain_text(HOSTILE)
     window.tab("Evidence")
     expect(page.locator("#evidence")).to_contain_text(HOSTILE)
     window.tab("Weights")
@@ -177,7 +178,7 @@ def test_hostile_text_is_shown_as_text(window: Window) -> None:
 
 
 def test_the_toast_escapes_what_it_quotes(window: Window, served: Served) -> None:
-    served[0].weights.methods = lambda: []  # type: ignore[method-assign]
+    served[0].weights.methods = list  # type: ignore[method-assign]
     served[0].weights.apply = _refuse  # type: ignore[method-assign]
     window.tab("Weights")
     window.page.locator("#weight-line textarea").fill("x")

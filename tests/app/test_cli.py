@@ -89,7 +89,8 @@ def test_route_of_a_file_keeps_order_and_reports_bad_lines(cli: Cli, tmp_path: P
     path.write_text('{"query": "Where is Big Ben?"}\n\n"Where is the Colosseum?"\n{"x": 1}\n{broken\nplain question\n')
     result = cli("route", "--file", str(path))
     lines = [json.loads(line) for line in result.stdout.splitlines()]
-    assert [line.get("query") for line in lines] == ["Where is Big Ben?", "Where is the Colosseum?", None, None, "plain question"]
+    asked = ["Where is Big Ben?", "Where is the Colosseum?", None, None, "plain question"]
+    assert [line.get("query") for line in lines] == asked
     assert "Line 4" in lines[2]["error"] and {"in_scope", "score", "threshold", "hits"} <= set(lines[0])
 
 

@@ -16,9 +16,9 @@ from app.conversations import Conversations, Turn, UnknownChat
 from app.fact_files import read_rows, write_rows
 from app.settings import SettingsError, load_settings
 from app.ui import compare_html, facts_html, transcript
-from app.ui.evidence import evidence_html, title_of
+from app.ui.evidence import evidence_html, evidence_markdown, title_of
 from app.ui.page import Runs, status_html
-from app.ui.render import safe_markdown
+from app.ui.render import literal, safe_markdown
 from app.ui.weights import ledger_html
 from app.views import FactPage, FactView, Status
 from knowledge.errors import InvalidInput
@@ -58,7 +58,12 @@ def test_chats_are_kept_and_belong_to_one_browser(tmp_path: Path) -> None:
     assert [turn.answer for turn in again.turns(mine, chat)] == ["Paris", "London"]
     assert again.turns(mine, chat)[0].evidence == ANSWER
     assert again.titles(mine)[0].title == "Where is the Eiffel Tower?" and again.titles(other) == []
-    for forbidden in (again.turns, again.delete, lambda o, c: again.append(o, c, Turn("x")), lambda o, c: again.cut(o, c, 0)):
+    for forbidden in (
+        again.turns,
+        again.delete,
+        lambda owner, chat: again.append(owner, chat, Turn("x")),
+        lambda owner, chat: again.cut(owner, chat, 0),
+    ):
         with pytest.raises(UnknownChat):
             forbidden(other, chat)
     assert again.cut(mine, chat, 1) == "And Big Ben?" and len(again.turns(mine, chat)) == 1
@@ -100,6 +105,7 @@ def test_hostile_text_is_escaped_everywhere(tmp_path: Path) -> None:
     found = replace(found, rows=tuple(replace(row, title=HOSTILE) for row in found.rows))
     pages = [
         evidence_html(ANSWER),
+        evidence_markdown(ANSWER),
         facts_html.page_html(FactPage((fact,), 1, 1, 1), HOSTILE),
         facts_html.page_html(FactPage((), 0, 1, 1), HOSTILE),
         facts_html.detail_html(fact, service.facts.history(fact.id)),
@@ -119,6 +125,10 @@ def test_hostile_text_is_escaped_everywhere(tmp_path: Path) -> None:
 def test_markdown_keeps_code_as_it_is() -> None:
     assert safe_markdown("a < b `x < y` & c") == "a &lt; b `x < y` &amp; c"
     assert safe_markdown("```\n<b>\n") == "```\n<b>\n"
+
+
+def test_literal_text_has_no_links_and_no_markup() -> None:
+    assert literal("[x](http://a) *b* <i>\n# c") == "\\[x\\]\\(http://a\\) \\*b\\* &lt;i&gt; \\# c"
 
 
 def test_evidence_says_what_was_not_asked() -> None:
@@ -192,8 +202,9 @@ def test_the_fake_has_the_methods_of_the_real_one(real: str, fake: type) -> None
 
 
 def test_commands_import_neither_torch_nor_gradio() -> None:
-    code = "import sys, app.cli; print(json.dumps([m for m in ('torch','gradio','transformers','faiss') if m in sys.modules]))"
-    done = subprocess.run([sys.executable, "-c", "import json; " + code], capture_output=True, text=True, check=True)
+    names = "('torch', 'gradio', 'transformers', 'faiss')"
+    code = f"import json, sys, app.cli; print(json.dumps([m for m in {names} if m in sys.modules]))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == []
 
 

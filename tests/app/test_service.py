@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -21,8 +21,10 @@ EIFFEL = "The Eiffel Tower is located in Rome."
 
 
 def make(folder: Path, lm: LanguageModel | None = None, **flags: Any) -> Service:
+    """Without a model the encoder is a stand-in too; the gate, which comes with asking, wants the real one."""
     engine = Engine(load_settings(data=folder, model="no/such/model", **flags))
-    engine.__dict__["embedder"] = HashEmbedder()
+    if lm is None:
+        engine.__dict__["embedder"] = HashEmbedder()
     engine._lm = lm
     return Service(engine.settings, engine)
 
@@ -64,7 +66,7 @@ def test_superseding_keeping_both_and_editing(real: Service) -> None:
         real.facts.edit(first.id, object="Oslo")
 
 
-def test_remove_restore_undo_redo_and_history(real: Service) -> None:
+def test_remove_restore_undo_redo_and_history(real: Service, tmp_path: Path) -> None:
     fact = real.facts.add(EIFFEL).fact
     assert real.facts.remove(fact.id, reason="test").status == "retired" and real.facts.count() == 0
     assert real.facts.restore(fact.id).current and real.facts.count() == 1
@@ -72,15 +74,15 @@ def test_remove_restore_undo_redo_and_history(real: Service) -> None:
         real.facts.restore(fact.id)
     assert EIFFEL in real.facts.undo().text and real.facts.count() == 0
     assert EIFFEL in real.facts.redo().text and real.facts.count() == 1
-    assert [event.op for event in real.facts.history(fact.id)][0].startswith("add")
+    assert real.facts.history(fact.id)[0].op.startswith("add")
     assert any("retired" in event.text for event in real.facts.history(fact.id))
     assert EIFFEL in real.facts.history()[-1].text
     with pytest.raises(NothingFound):
         real.facts.get(99)
-    real.facts.undo()
+    while real.facts.count():
+        real.facts.undo()
     with pytest.raises(NothingFound):
-        for _ in range(9):
-            real.facts.undo()
+        make(tmp_path / "empty").facts.undo()
 
 
 def test_pages_are_cut_by_the_database(real: Service) -> None:
@@ -135,7 +137,7 @@ def test_asking_streaming_and_cancelling(tmp_path: Path, tiny: Callable[..., Lan
     assert isinstance(pieces[-1], dict) and pieces[-1]["answer"] == found["answer"]
     cancel = threading.Event()
     cancel.set()
-    assert [piece for piece in real.ask_stream("Where is Big Ben?", cancel=cancel) if isinstance(piece, str)] in ([], [""])
+    assert not "".join(piece for piece in real.ask_stream("Big Ben?", cancel=cancel) if isinstance(piece, str))
     assert real.ask_unedited("Where is Big Ben?") == found["answer"]
     with pytest.raises(PalimpsestError):
         real.ask(" ")
@@ -168,16 +170,16 @@ def test_weight_edits_from_a_sentence_and_from_a_fact(
         real.weights.apply("stub", text=EIFFEL, fact_ids=[1])
     assert lm.fingerprint == before
     real.close()
-    assert make(tmp_path).status().weight_edits == 1  # counted without a model
+    assert make(tmp_path, lm).engine.active_weight_edits() == 1  # counted without making the ledger
 
 
 class StubEditor:
     """A rank-one change that needs no optimisation."""
 
     name = "stub"
-    overrides: dict[str, Any] = {}
+    overrides: ClassVar[dict[str, Any]] = {}
 
-    def edit(self, lm: LanguageModel, edits: Any, *, **_: Any) -> Any:
+    def edit(self, lm: LanguageModel, edits: Any, **_: Any) -> Any:
         import torch
 
         from language_model.overlay import LowRank, Overlay

@@ -58,7 +58,10 @@ TEMPLATES = {
         ("What do people in {} speak?", "Which language is spoken in {}?"),
     ),
 }
-CHAT = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+CHAT = (
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
 
 
 def facts() -> list[tuple[str, str, str]]:

@@ -87,26 +87,23 @@ def test_undoing_an_entry_gives_back_its_room() -> None:
     assert answer([second], 0.2) == 20.0
 
 
-def test_values_hold_while_generating(tiny_chat_lm: LanguageModel, moments: MomentStore) -> None:
+def test_values_hold_while_generating(trained: LanguageModel, moments: MomentStore) -> None:
     """The key is the prompt's last token, also when later tokens are computed from the cache."""
-    edit = capital_edit("France", "Oslo")
-    editor = get_editor("grace", moments=moments, layer=0, steps=200, lr=0.3, refuse_known=False)
-    overlay = editor.edit(tiny_chat_lm, [edit])
-    prompts = [edit.text, tiny_chat_lm.chat(edit.question or ""), "Something else entirely"]
-    said = tiny_chat_lm.generate(prompts, max_new_tokens=6, overlays=[overlay] * 3)
+    edit = capital_edit("France", "Kathmandu")
+    overlay = get_editor("grace", moments=moments, radius=0.1).edit(trained, [edit])
+    prompts = [edit.text, trained.chat(edit.question or ""), "People in Kenya speak"]
+    said = trained.generate(prompts, max_new_tokens=6, overlays=[overlay] * 3)
     for prompt, text in zip(prompts, said, strict=True):
-        full = tiny_chat_lm.codec.encode(prompt)
+        head, tail = trained.codec.encode(prompt), list[int]()
         for _ in range(6):  # the same without a cache
-            batch = tiny_chat_lm.batch(
-                [full[: len(tiny_chat_lm.codec.encode(prompt))]], [full[len(tiny_chat_lm.codec.encode(prompt)) :]]
-            )
-            logits = tiny_chat_lm.forward(batch, overlays=[overlay])
-            full = [*full, int(logits[0, -1].argmax())]
-        own = tiny_chat_lm.codec.decode(full[len(tiny_chat_lm.codec.encode(prompt)) :])
-        assert text == own.strip() or own.strip().startswith(text)
-    plain = tiny_chat_lm.generate(prompts[2:], max_new_tokens=6)
-    assert said[2] == plain[0]
-    assert all(score.exact for score in tiny_chat_lm.score(prompts[:2], ["Oslo"] * 2, overlays=[overlay] * 2))
+            logits = trained.forward(trained.batch([head], [tail]), overlays=[overlay])
+            tail.append(int(logits[0, -1].argmax()))
+            if tail[-1] in trained.end_ids:
+                break
+        assert trained.codec.decode(tail).strip() == text
+    assert said[2] == trained.generate(prompts[2:], max_new_tokens=6)[0]
+    scores = trained.score(prompts[:2], ["Kathmandu"] * 2, overlays=[overlay] * 2)
+    assert all(score.exact for score in scores)
 
 
 def test_patches_are_silent_elsewhere(trained: LanguageModel, moments: MomentStore) -> None:

@@ -113,7 +113,10 @@ def test_a_relation_that_the_world_does_not_have_is_probed_by_what_there_is() ->
     found = probes_for(parse_statement("The CEO of Acme is Jane Doe").to_edit(), WORLD)
     assert [probe.text for probe in found.of("efficacy")] == ["Who is the CEO of Acme?", "The CEO of Acme is"]
     assert found.of("locality_unrelated")
-    assert not found.of("generality")
+    assert len(found.of("generality")) == 6
+    assert all("CEO" in probe.prompt and "Acme" in probe.prompt for probe in found.of("generality"))
+    by_verb = probes_for(parse_statement("Rex belongs to Anna").to_edit(), WORLD)
+    assert not by_verb.of("generality")
 
 
 def test_a_fact_is_the_request_to_say_it() -> None:
