@@ -133,6 +133,7 @@ def _steps(steps: list[dict[str, Any]]) -> str:
 
 def _said(step: dict[str, Any]) -> list[tuple[str, Any]]:
     """(word, text) of what a step did, the well-known parts first."""
+    step = {key: value.get("text", "") if isinstance(value, dict) else value for key, value in step.items()}
     known = [(_STEP_NAMES[key], value) for key, value in step.items() if key in _STEP_NAMES and value]
     return known + [(key, value) for key, value in step.items() if key not in _STEP_NAMES and _plain(value)]
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from language_model.model import LanguageModel
 
 Progress = Callable[[float, str], None]
+LONGEST_ANSWER = 48  # tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,11 @@ class Report:
     def _row(
         self, name: str, skill: Callable[[Draw], Example], draw: Draw, target: float | None, n: int | None = None
     ) -> list[Figure]:
-        examples = [skill(draw) for _ in range(n or self.n)]
+        examples: list[Example] = []
+        while len(examples) < (n or self.n):
+            example = skill(draw)
+            if self.lm.count_tokens(_prompt(example)) <= self.lm.context - LONGEST_ANSWER:
+                examples.append(example)
         answers = self._answers(examples)
         right = sum(self._right(name, example, answer) for example, answer in zip(examples, answers, strict=True))
         return [Figure(name, right / len(examples), target, len(examples))]
@@ -143,8 +148,7 @@ class Report:
         return [Figure(name, right / len(tasks), target, len(tasks))]
 
     def _answers(self, examples: Sequence[Example]) -> list[str]:
-        prompts = [list(example.messages) if example.messages else example.text for example in examples]
-        return generate(self.lm, prompts, batch=self.batch)
+        return generate(self.lm, [_prompt(example) for example in examples], batch=self.batch)
 
     def _right(self, row: str, example: Example, answer: str) -> bool:
         right = answer_matches(answer, example.answer, example.also)
@@ -154,13 +158,18 @@ class Report:
         return right
 
 
+def _prompt(example: Example) -> list[Message] | str:
+    return list(example.messages) if example.messages else example.text
+
+
 def generate(lm: LanguageModel, prompts: Sequence[list[Message] | str], *, batch: int = 64) -> list[str]:
     """Greedy answers in the given order, prompts of similar length together."""
     order = sorted(range(len(prompts)), key=lambda index: lm.count_tokens(prompts[index]))
     answers = [""] * len(prompts)
     for start in range(0, len(order), batch):
         part = order[start : start + batch]
-        for index, answer in zip(part, lm.generate([prompts[i] for i in part], max_new_tokens=48), strict=True):
+        given = lm.generate([prompts[index] for index in part], max_new_tokens=LONGEST_ANSWER)
+        for index, answer in zip(part, given, strict=True):
             answers[index] = answer
     return answers
 
