@@ -109,7 +109,7 @@ def compose(vocabulary: Vocabulary, count: int, rng: random.Random) -> list[tupl
     it stands?". Which objects fit which relations is known for the world's relations only; the others are joined at
     random, which is good enough for telling that there are several hops.
     """
-    chains: list[Any] = []
+    chains: list[tuple[str, tuple[str, ...]]] = []
     nouns = [sense for sense in vocabulary.senses if sense.noun]
     while len(chains) < count:
         inner, outer = rng.choice(nouns), rng.choice(vocabulary.senses)

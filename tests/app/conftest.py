@@ -81,7 +81,7 @@ FLAGS = (
 ).split()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def chromium() -> Iterator[Any]:
     """A running Chromium. Missing, it skips the tests, but fails them where CI=true."""
     missing = ""
