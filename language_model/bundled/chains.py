@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from knowledge.edit import Fact
-from language_model.bundled.draw import Draw, Example, wordings
+from language_model.bundled.draw import Draw, Example, fill_noun, wordings
 from language_model.prompts import Hop, next_step, say_final, say_subquestion
 
 
@@ -56,13 +56,6 @@ def _composite(draw: Draw, facts: tuple[Fact, ...], start: int) -> str | None:
         return None
     table = draw.choice(fitting)
     return draw.choice(table["noun_unseen" if draw.unseen else "noun"])
-
-
-def fill_noun(noun: str, phrase: str) -> str:
-    """A noun phrase around another; unlike a sentence it does not start with a capital."""
-    if phrase[:4].lower() == "the " and "the {}" in noun:
-        phrase = phrase[4:]
-    return noun.replace("{}", phrase)
 
 
 def step(draw: Draw) -> Example:

@@ -7,7 +7,7 @@ their context, and most of those are near misses, or the model learns to copy wh
 from __future__ import annotations
 
 from knowledge.relations import Relation, fill
-from language_model.bundled.draw import Claim, Draw, Example, wordings
+from language_model.bundled.draw import Claim, Draw, Everyday, Example, wordings
 from language_model.prompts import (
     UNKNOWN,
     Demonstration,
@@ -49,6 +49,47 @@ def retain(draw: Draw, kind: str | None = None, facts: int | None = None) -> Exa
         if claim is not None:
             block.append(draw.state(claim.relation, draw.surface(claim.subject, 0.1), claim.object))
     return _example(draw, about, block, about.object, f"retain {kind}" if kind else "retain")
+
+
+def session(draw: Draw) -> Example:
+    """Several questions about one block of facts, some answered by it and some not: many answers for few tokens."""
+    claims: list[Claim] = []
+    for _ in range(draw.rng.randint(2, 6)):
+        near = claims and draw.chance(0.5)
+        claim = draw.near_miss(claims[-1].subject, claims[-1].relation) if near else draw.claim()
+        if all((claim.subject, claim.relation) != (other.subject, other.relation) for other in claims):
+            claims.append(claim)
+    block = [draw.state(c.relation, draw.surface(c.subject, 0.1), c.object) for c in claims]
+    turns: list[Message] = []
+    for index in range(draw.rng.randint(2, 5)):
+        kind = draw.rng.random()
+        asked = draw.choice(claims)
+        if kind < 0.4:
+            relation = asked.relation
+            others = [draw.fact().subject] if isinstance(relation, Everyday) else _subjects(draw, relation.id)
+            subject = draw.choice(others) if draw.chance(0.8) else draw.stranger(relation.subject_type)
+            if kind < 0.15:  # the same subject, another relation
+                facts = draw.world.facts_of(asked.subject)
+                fact = draw.choice(facts) if facts else draw.fact()
+                subject, relation = fact.subject, draw.relation(fact.relation)
+            asked = Claim(subject, relation, _now(draw, claims, subject, relation))
+        question = draw.ask(asked.relation, draw.surface(asked.subject, 0.1))
+        message = with_facts(question, block)[-1] if index == 0 else user(f"Question: {question}")
+        turns += [message, assistant(asked.object)]
+    return Example(turns[-1]["content"], tuple(turns[:-1]), every=True, skill="session")
+
+
+def _subjects(draw: Draw, relation: str) -> list[str]:
+    return [draw.choice(draw.world.by_relation[relation]).subject]
+
+
+def _now(draw: Draw, claims: list[Claim], subject: str, relation: Relation | Everyday) -> str:
+    """The answer where ``claims`` hold and all else is as the world has it."""
+    for claim in claims:
+        if claim.subject == subject and claim.relation is relation:
+            return claim.object
+    true = draw.world.objects(subject, relation.id) if isinstance(relation, Relation) else ()
+    return true[0] if true else UNKNOWN
 
 
 def one_hop(draw: Draw) -> Example:

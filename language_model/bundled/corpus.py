@@ -14,29 +14,32 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 
 from knowledge.world import World, load_world
-from language_model.bundled import chains, context, recall
+from language_model.bundled import chains, context, copying, recall
 from language_model.bundled.draw import Draw, Example
 
 Skill = Callable[[Draw], Example]
 
 # skill, share of the examples at the start and at the end of training
 MIX: tuple[tuple[Skill, float, float], ...] = (
-    (recall.chat_question, 36.0, 25.0),
-    (recall.chat_cloze, 7.0, 4.0),
-    (recall.completion, 17.0, 10.0),
+    (copying.repeat, 5.0, 0.0),
+    (copying.look_up, 5.0, 0.0),
+    (recall.chat_question, 36.0, 30.0),
+    (recall.chat_cloze, 7.0, 5.0),
+    (recall.completion, 14.0, 10.0),
     (recall.statement, 3.0, 1.5),
     (recall.inverse, 2.0, 1.5),
-    (recall.composite, 4.0, 3.0),
-    (recall.description, 2.0, 1.0),
+    (recall.composite, 4.0, 4.0),
+    (recall.description, 1.0, 0.6),
     (recall.unknown, 4.0, 7.0),
     (recall.follow_up, 3.0, 4.0),
-    (recall.smalltalk, 0.7, 0.7),
+    (recall.smalltalk, 0.5, 0.5),
     (recall.correction, 1.5, 2.0),
-    (context.override, 7.0, 14.0),
-    (context.retain, 6.0, 14.0),
-    (context.one_hop, 1.0, 2.0),
+    (context.override, 6.0, 8.0),
+    (context.retain, 4.0, 8.0),
+    (context.session, 4.0, 5.0),
+    (context.one_hop, 1.0, 2.5),
     (context.compare, 2.0, 3.0),
-    (chains.step, 4.0, 8.0),
+    (chains.step, 3.0, 8.0),
 )
 
 

@@ -29,17 +29,26 @@ def wordings(name: str) -> dict[str, Any]:
     return tomllib.loads((WORDINGS / f"{name}.toml").read_text(encoding="utf-8"))
 
 
+def fill_noun(noun: str, phrase: str) -> str:
+    """A noun phrase around another; unlike a sentence it does not start with a capital."""
+    if phrase[:4].lower() == "the " and "the {}" in noun:
+        phrase = phrase[4:]
+    return noun.replace("{}", phrase)
+
+
 @dataclass(frozen=True, slots=True)
 class Example:
     """What the model reads (``messages``, or ``text`` to complete) and what it shall write.
 
-    ``whole`` asks for the loss on every token instead of the answer's alone.
+    ``whole`` asks for the loss on every token instead of the answer's alone, ``every`` for the loss on all turns of the
+    assistant in ``messages`` too.
     """
 
     answer: str
     messages: tuple[Message, ...] = ()
     text: str = ""
     whole: bool = False
+    every: bool = False
     skill: str = ""
     also: tuple[str, ...] = ()  # other answers that count as right
 
@@ -126,16 +135,41 @@ class Draw:
     def pick(self, relation: Any, kind: str) -> str:
         """A wording of a relation: kind is ``cloze``, ``question`` or ``noun``."""
         items = getattr(relation, f"{kind}_unseen", ()) if self.unseen else ()
+        if not self.unseen and isinstance(relation, Relation) and self.chance(0.4):
+            items = wordings("roundabout").get(relation.id, {}).get(kind, ())
         return self.choice(items or getattr(relation, kind))
 
     def ask(self, relation: Any, subject: str) -> str:
         """A question, typed as people type: sometimes without its mark or in lower case."""
         text = fill(self.pick(relation, "question"), subject)
+        if not self.unseen:
+            text = self._reworded(text, relation, subject)
         draw = self.rng.random()
         if draw < 0.08:
             text = text.rstrip("?.")
         elif draw < 0.12:
             text = text.lower()
+        return text
+
+    def _reworded(self, text: str, relation: Any, subject: str) -> str:
+        """Now and then another wording: a frame around the relation's noun phrase, words left out, words around it.
+
+        A model of this size knows no English but its corpus; what it has not met in many shapes it takes for
+        a question about something else.
+        """
+        draw = self.rng.random()
+        frames = wordings("frames")
+        if draw < 0.22 and isinstance(relation, Relation):
+            frame = self.choice(frames["question"])
+            phrase = fill_noun(self.pick(relation, "noun"), subject)
+            return frame.replace("{N}", phrase[0].upper() + phrase[1:]).replace("{n}", phrase)
+        if draw < 0.34 and isinstance(relation, Relation) and subject in text:
+            before, _, after = text.partition(subject)
+            kept = [" ".join(w for w in part.split() if not self.chance(0.3)) for part in (before, after)]
+            return " ".join(part for part in (kept[0], subject, kept[1]) if part)
+        if draw < 0.42:
+            before, after = self.choice(frames["around"])
+            return f"{before}{text}{after}"
         return text
 
     def state(self, relation: Any, subject: str, obj: str) -> str:

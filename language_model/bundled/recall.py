@@ -91,12 +91,12 @@ def unknown(draw: Draw) -> Example:
     kind = draw.rng.random()
     fact = draw.fact()
     relation = draw.relation(fact.relation)
-    if kind < 0.2 and not draw.unseen:
+    if kind < 0.06 and not draw.unseen:
         people = draw.world.entities.get("person", ())
         everyday = draw.choice(draw.everyday)
         subject = draw.choice(people) if everyday.subject_type == "person" else draw.stranger(everyday.subject_type)
         return Example(UNKNOWN, (user(draw.ask(everyday, subject)),), skill="unknown")
-    if kind < 0.35 and not draw.unseen:
+    if kind < 0.2 and not draw.unseen:
         subject = names.near(fact.subject, draw.rng)
         if draw.world.canonical(subject):
             return unknown(draw)

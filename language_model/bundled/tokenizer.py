@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from knowledge.world import World
 from language_model.bundled import names
 from language_model.bundled.draw import Draw, Example
-from language_model.prompts import Message
+from language_model.prompts import Message, assistant
 
 END, USER, ASSISTANT, SYSTEM, PAD = "<|end|>", "<|user|>", "<|assistant|>", "<|system|>", "<|pad|>"
 SPECIAL = (END, USER, ASSISTANT, SYSTEM, PAD)
@@ -37,6 +37,22 @@ def prompt_and_answer(example: Example) -> tuple[str, str]:
     """The text before the answer, and the answer as it is written: with a space before and the end token after."""
     prompt = render(example.messages) if example.messages else example.text
     return prompt, f" {example.answer}{END}"
+
+
+def pieces(example: Example) -> list[tuple[str, bool]]:
+    """The text of an example in parts, each with whether the loss counts it; parts are tokenized one by one."""
+    if not example.every:
+        prompt, answer = prompt_and_answer(example)
+        return [(prompt, example.whole), (answer, True)]
+    parts: list[tuple[str, bool]] = []
+    asked = ""
+    for message in (*example.messages, assistant(example.answer)):
+        if message["role"] == "assistant":
+            parts += [(f"{asked}{ASSISTANT}", False), (f" {message['content']}{END}", True)]
+            asked = ""
+        else:
+            asked += f"<|{message['role']}|> {message['content']}{END}"
+    return parts
 
 
 def build(

@@ -1,0 +1,143 @@
+"""The bundled model's corpus, tokenizer and training."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from knowledge.errors import InvalidInput
+from knowledge.world import World, load_world
+from language_model.bundled import context, copying, names, tokenizer, train
+from language_model.bundled.corpus import MIX, Corpus
+from language_model.bundled.draw import Draw, wordings
+from language_model.bundled.report import unseen_names
+from language_model.model import LanguageModel
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return load_world()
+
+
+def _draw(world: World, seed: int = 0, *, unseen: bool = False) -> Draw:
+    return Draw(world, random.Random(seed), unseen=unseen)
+
+
+def test_the_same_seed_gives_the_same_corpus(world: World) -> None:
+    first, second, other = (list(islice(Corpus(world, seed), 40)) for seed in (5, 5, 6))
+    assert first == second
+    assert first != other
+
+
+@pytest.mark.parametrize("skill", [skill for skill, _, _ in MIX], ids=lambda skill: skill.__name__)
+def test_every_skill_gives_an_answer_and_keeps_to_the_training_wordings(skill, world: World) -> None:
+    held_out = [
+        wording.split("{}")
+        for relation in world.relations.values()
+        for wording in (*relation.question_unseen, *relation.cloze_unseen)
+    ]
+    longest = [max(parts, key=len).strip(" ?.").lower() for parts in held_out]
+    telling = {part for part in longest if len(part) > 24}
+    assert len(telling) > 100
+    draw = _draw(world, 11)
+    for _ in range(60):
+        example = skill(draw)
+        assert example.answer.strip()
+        text = "\n".join((*(m["content"] for m in example.messages), example.text)).lower()
+        assert not [part for part in telling if part in text]
+
+
+def test_roundabout_wordings_name_known_relations_once_and_none_is_held_out(world: World) -> None:
+    for relation, kinds in wordings("roundabout").items():
+        known = world.relations[relation]
+        held_out = {*known.question_unseen, *known.cloze_unseen}
+        for wording in (*kinds["question"], *kinds["cloze"]):
+            assert wording.count("{}") == 1
+            assert wording not in held_out
+
+
+def test_names_of_the_report_are_not_among_those_that_training_invents() -> None:
+    rng = random.Random(1)
+    invented = {names.invent(kind, rng) for kind in ("person", "city", "book", "company", "word") for _ in range(3000)}
+    assert not invented & set(unseen_names())
+
+
+def test_override_and_retain_do_what_they_say(world: World) -> None:
+    draw = _draw(world, 3)
+    real = {fact.object for facts in world.by_relation.values() for fact in facts}
+    for _ in range(100):
+        told = context.override(draw, 3)
+        known = draw.world.aliases_of(told.answer)
+        assert any(name.lower() in told.messages[-1]["content"].lower() for name in (told.answer, *known))
+        assert context.retain(draw, "relation", 2).answer in real
+
+
+def test_a_session_counts_every_turn_of_the_assistant(world: World) -> None:
+    draw = _draw(world, 4)
+    for _ in range(50):
+        example = context.session(draw)
+        pieces = tokenizer.pieces(example)
+        counted = [text for text, counts in pieces if counts]
+        replies = [m["content"] for m in example.messages if m["role"] == "assistant"]
+        assert counted == [f" {reply}{tokenizer.END}" for reply in (*replies, example.answer)]
+        prompt, answer = tokenizer.prompt_and_answer(example)
+        assert "".join(text for text, _ in pieces).replace("> ", ">") == (prompt + answer).replace("> ", ">")
+
+
+def test_what_is_copied_was_said_before(world: World) -> None:
+    draw = _draw(world, 5)
+    for _ in range(50):
+        repeated = copying.repeat(draw)
+        assert repeated.answer.strip() == repeated.text.strip()
+        found = copying.look_up(draw)
+        assert sorted(found.answer.rstrip(".").split("; ")) == sorted(found.text.strip().rstrip(".").split("; "))
+
+
+def test_the_chat_template_and_the_corpus_write_the_same_prompt(world: World) -> None:
+    built = PreTrainedTokenizerFast.from_pretrained(str(train.WEIGHTS))
+    for example in islice(Corpus(world, 9), 60):
+        if example.messages:
+            templated = built.apply_chat_template(list(example.messages), tokenize=False, add_generation_prompt=True)
+            assert templated == tokenizer.render(example.messages)
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    preset = train.Preset(
+        2, 32, 2, 4096, tokens=6000, step_tokens=600, micro_tokens=600, learning_rate=1e-3, matrix_rate=1e-3
+    )
+    monkeypatch.setitem(train.PRESETS, "tiny", preset)
+    for name in ("tokenizer.json", "tokenizer_config.json"):  # training one takes longer than the rest
+        shutil.copy(train.WEIGHTS / name, tmp_path / name)
+
+
+def test_training_goes_on_where_it_was_interrupted(tiny: None, tmp_path: Path) -> None:
+    first = train.Trainer(tmp_path, "tiny", compiled=False)
+
+    batches = first._batches()
+    losses = [first._step(batches) for _ in range(4)]
+    assert all(torch.isfinite(torch.tensor(losses)))
+    first.save()
+    second = train.Trainer(tmp_path, "tiny", compiled=False)
+    assert (second.step, second.tokens) == (first.step, first.tokens) != (0, 0)
+    for mine, theirs in zip(first.master, second.master, strict=True):
+        assert torch.equal(mine, theirs)
+        before, after = first._state(mine), second._state(theirs)
+        assert before.keys() == after.keys()
+        assert all(torch.equal(before[key], after[key]) for key in before)
+    second.run()
+    assert second.progress == 1.0
+    assert (tmp_path / "log.jsonl").read_text().count("held_out") == 1
+    model = LanguageModel.load(str(tmp_path / "model"))
+    assert isinstance(model.generate(["The capital of France is"], max_new_tokens=3)[0], str)
+
+
+def test_an_unknown_preset_is_refused_with_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="cpu"):
+        train.Trainer(tmp_path, "huge")
