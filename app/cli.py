@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from app.commands import asking, comparing, facts, training, weights
+from app.commands import asking, comparing, facts, locate, training, weights
 from app.commands.common import Data, Device, Json, Model, Namespace, command, emit, make_service, set_up, table
 from app.errors import NotReady
 from app.settings import PREFIX, describe, load_settings, markdown_table
@@ -29,7 +29,7 @@ app = typer.Typer(
 app.add_typer(facts.app, name="facts")
 app.add_typer(weights.app, name="weights")
 app.add_typer(training.app, name="train")
-for function in (asking.ask, asking.route, comparing.compare, asking.models):
+for function in (asking.ask, asking.route, comparing.compare, asking.models, locate.locate):
     app.command()(function)
 
 Host = Annotated[str | None, typer.Option("--host", help="Address to serve on.", show_default=False)]

@@ -2,6 +2,9 @@
 
 A row is a sentence (``text``), or ``subject``, ``relation`` and ``object``, with ``prompt``, ``question``,
 ``cardinality`` and ``source`` where given. What :func:`write_rows` writes, :func:`read_rows` reads.
+
+The published files of CounterFact, zsRE, MQuAKE, KnowEdit, RippleEdits and known_1000 are recognised by their fields; a
+record of theirs gives a row for every edit in it, numbered as the record.
 """
 
 from __future__ import annotations
@@ -9,15 +12,18 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from knowledge.errors import InvalidInput
 
+if TYPE_CHECKING:
+    from evaluation.datasets.cases import EditCase
+
 COLUMNS = (
     "subject", "relation", "object", "statement", "prompt", "question", "cardinality", "status", "valid_from",
-    "valid_to", "recorded_at", "source", "actor",
+    "valid_to", "recorded_at", "source", "actor", "target_true", "object_aliases",
 )  # fmt: skip
 _NAMES = {"sentence": "text", "fact": "text", "target": "object", "target_new": "object"}
 
@@ -73,11 +79,11 @@ def _jsonl_rows(text: str) -> Iterator[Row]:
         if not line.strip():
             continue
         try:
-            yield number, _row(json.loads(line))
+            item = json.loads(line)
         except json.JSONDecodeError as error:
             yield number, InvalidInput(f"This line is not JSON: {error}.")
-        except InvalidInput as error:
-            yield number, error
+        else:
+            yield from _item_rows(number, item)
 
 
 def _json_rows(text: str, name: str) -> Iterator[Row]:
@@ -86,14 +92,68 @@ def _json_rows(text: str, name: str) -> Iterator[Row]:
     except json.JSONDecodeError as error:
         raise InvalidInput(f"{name} is not JSON: {error}.") from error
     if isinstance(data, dict):
-        data = data.get("facts", [data])
+        data = data.get("facts") or data.get("K_F") or [data]
     if not isinstance(data, list):
         raise InvalidInput(f"{name} must hold a list of facts, or an object with the list under 'facts'.")
     for number, item in enumerate(data, start=1):
-        try:
-            yield number, _row(item)
-        except InvalidInput as error:
-            yield number, error
+        yield from _item_rows(number, item)
+
+
+def _item_rows(number: int, item: object) -> Iterator[Row]:
+    """The rows of one record: one, or as many as a record of a published data set has edits."""
+    try:
+        reader = _published(item)
+        rows = list(_edit_rows(reader, item)) if reader is not None else [_row(item)]
+    except InvalidInput as error:
+        yield number, error
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+        yield number, InvalidInput(f"This record lacks or mistypes {error}.")
+    else:
+        for row in rows:
+            yield number, row
+
+
+def _published(item: object) -> Callable[[list[Any]], Iterator[EditCase]] | None:
+    """The reader of the published data set that a record comes from, told by its fields."""
+    if not isinstance(item, dict):
+        return None
+    from evaluation.datasets import counterfact, knowedit, known, mquake, ripple, zsre
+
+    if isinstance(item.get("requested_rewrite"), list):
+        return mquake.cases
+    if isinstance(item.get("requested_rewrite"), dict):
+        return counterfact.cases
+    if {"src", "alt", "subject"} <= set(item):
+        return zsre.cases
+    if isinstance(item.get("edit"), dict) and "prompt" in item["edit"]:
+        return ripple.cases
+    if {"known_id", "subject", "attribute", "prompt"} <= set(item):
+        return known.cases
+    if "target_new" in item and "ground_truth" in item and "question" in item and "subject" not in item:
+        return lambda records: knowedit.sanitation({"K_F": records, "K_R": records})
+    asks = ("subject" in item or "concept" in item) and ("prompt" in item or "text" in item)
+    if asks and isinstance(item.get("target_new", item.get("labels")), (list, str)) and _groups(item):
+        return knowedit.cases
+    return None
+
+
+def _groups(item: dict[str, Any]) -> bool:
+    """Whether a record has the parts that only KnowEdit has beside a subject and a prompt."""
+    return any(name in item for name in ("portability", "locality", "rephrase", "rephrase_prompt", "concept"))
+
+
+def _edit_rows(reader: Callable[[list[Any]], Iterator[EditCase]], item: object) -> Iterator[dict[str, str]]:
+    found = False
+    for case in reader([item]):
+        for edit in case.edits:
+            found = True
+            row = {"subject": edit.subject, "relation": edit.relation, "object": edit.target_new}
+            row |= {"prompt": edit.prompt, "question": edit.question, "target_true": edit.target_true}
+            if edit.aliases:
+                row["object_aliases"] = "|".join(name.replace("|", " ") for name in edit.aliases)
+            yield {name: value for name, value in row.items() if value}
+    if not found:
+        raise InvalidInput("This record has no edit that could be read.")
 
 
 def _row(item: object) -> dict[str, str]:
@@ -111,13 +171,18 @@ def _name(cell: str) -> str:
     return _NAMES.get(name, name)
 
 
+def _cell(value: Any) -> Any:
+    """A list of names as one text, as :func:`read_rows` takes it."""
+    return "|".join(name.replace("|", " ") for name in value) if isinstance(value, (list, tuple)) else value
+
+
 def write_rows(path: Path, facts: Sequence[dict[str, Any]]) -> None:
     """Writes beside the target and then replaces it, so that a full disk leaves the old file whole.
 
     Raises:
         InvalidInput: an unknown ending, or the place cannot be written to.
     """
-    rows = [{name: fact.get(name) for name in COLUMNS} for fact in facts]
+    rows = [{name: _cell(fact.get(name)) for name in COLUMNS} for fact in facts]
     kind = path.suffix.lower()
     partial = path.with_name(f".{path.name}.partial")
     try:

@@ -3,6 +3,7 @@
     ledger = WeightLedger(engine, lm, folder)
     entry = ledger.apply(get_editor("r-rome"), [edit])
     ledger.undo(entry.id); ledger.redo(entry.id); ledger.set_active(entry.id, False)
+    ledger.dependents(entry.id)                    # later entries that were computed on top of it
     lm.generate(prompts, overlays=[ledger.overlay()] * len(prompts))
 
 Entries are rows of a table, their factors safetensors files beside it. The edited model is the untouched base plus the
@@ -16,17 +17,18 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
 
-from sqlalchemy import Boolean, DateTime, Engine, Float, Integer, String, Text, select
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy import Engine, select
+from sqlalchemy.orm import Session
 
 from editors.base import Editor, Progress
+from editors.entries import Base, Check, Entry, Row, entry_of
 from editors.export import export_overlay
+from editors.guard import Guard
 from knowledge.edit import Edit
 from knowledge.errors import PalimpsestError
 from language_model.model import LanguageModel
@@ -39,86 +41,6 @@ class LedgerError(PalimpsestError):
     """An entry of the ledger cannot be used as asked."""
 
 
-class _Base(DeclarativeBase):
-    pass
-
-
-class _Row(_Base):
-    """One weight edit. ``file`` is relative to the ledger's folder."""
-
-    __tablename__ = "weight_edit"
-
-    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
-    method: Mapped[str] = mapped_column(String(40))
-    model: Mapped[str] = mapped_column(String(400))
-    fingerprint: Mapped[str] = mapped_column(String(80), index=True)
-    edits: Mapped[str] = mapped_column(Text)
-    settings: Mapped[str] = mapped_column(Text)
-    norms: Mapped[str] = mapped_column(Text)
-    on_top_of: Mapped[str] = mapped_column(Text)
-    modules: Mapped[str] = mapped_column(Text)
-    file: Mapped[str] = mapped_column(String(200))
-    active: Mapped[bool] = mapped_column(Boolean, default=True)
-    undone: Mapped[bool] = mapped_column(Boolean, default=False)
-    seconds: Mapped[float] = mapped_column(Float)
-    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One applied edit or batch.
-
-    Attributes:
-        modules: names of the changed modules.
-        norms: |delta| / |W| by module; empty for added parameters.
-        on_top_of: ids of the entries that were active when this one was computed.
-        usable: False where it was made for another model than the one that is loaded.
-    """
-
-    id: int
-    method: str
-    edits: tuple[Edit, ...]
-    modules: tuple[str, ...]
-    norms: dict[str, float]
-    active: bool
-    undone: bool
-    created_at: datetime
-    seconds: float
-    fingerprint: str
-    model: str
-    on_top_of: tuple[int, ...]
-    settings: dict[str, Any]
-    usable: bool
-
-    @property
-    def layers(self) -> tuple[int, ...]:
-        """Numbers of the changed layers, rising."""
-        numbers = {int(part) for name in self.modules for part in name.split(".") if part.isdigit()}
-        return tuple(sorted(numbers))
-
-    @property
-    def relative_norm(self) -> float:
-        """The largest |delta| / |W| of any module; 0 for added parameters."""
-        return max(self.norms.values(), default=0.0)
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "id": self.id,
-            "method": self.method,
-            "edits": [edit.to_dict() for edit in self.edits],
-            "statements": [edit.statement for edit in self.edits],
-            "layers": list(self.layers),
-            "relative_norm": self.relative_norm,
-            "norms": self.norms,
-            "active": self.active,
-            "undone": self.undone,
-            "created_at": self.created_at.isoformat(),
-            "seconds": self.seconds,
-            "model": self.model,
-            "usable": self.usable,
-        }
-
-
 class WeightLedger:
     """The edits of one model, kept in a database and a folder.
 
@@ -126,15 +48,17 @@ class WeightLedger:
         engine: the program's database; the ledger makes its own table.
         lm: the model that the entries are for. Entries of other models are listed, but never used.
         folder: where factors are kept.
+        guard: measures what an edit does beyond its facts, and warns or refuses past a limit; none by default.
     """
 
-    def __init__(self, engine: Engine, lm: LanguageModel, folder: Path) -> None:
+    def __init__(self, engine: Engine, lm: LanguageModel, folder: Path, *, guard: Guard | None = None) -> None:
         self.engine, self.lm, self.folder = engine, lm, Path(folder)
+        self.guard = guard
         self._lock = threading.RLock()
         self._overlays: dict[int, Overlay] = {}
         self._sum: tuple[tuple[int, ...], Overlay] = ((), Overlay.empty())
         self.folder.mkdir(parents=True, exist_ok=True)
-        _Base.metadata.create_all(engine)
+        Base.metadata.create_all(engine)
 
     def apply(self, editor: Editor[Any], edits: Sequence[Edit], *, progress: Progress | None = None) -> Entry:
         """Computes edits on top of the active ones and switches them on.
@@ -148,40 +72,99 @@ class WeightLedger:
             started = time.perf_counter()
             overlay = editor.edit(self.lm, edits, base=self.overlay(), earlier=earlier, progress=progress)
             seconds = time.perf_counter() - started
-            name = f"{uuid4().hex}.safetensors"
-            overlay.save(self.folder / name)
-            row = _Row(
-                method=editor.name,
-                model=self.lm.name,
-                fingerprint=self.lm.fingerprint,
-                edits=json.dumps([edit.to_dict() for edit in edits], ensure_ascii=False),
-                settings=json.dumps(editor.overrides, default=str),
-                norms=json.dumps(overlay.norms(self.lm)),
-                on_top_of=json.dumps([entry.id for entry in before]),
-                modules=json.dumps(overlay.modules),
-                file=name,
-                active=True,
-                undone=False,
-                seconds=seconds,
-                created_at=datetime.now(UTC),
-            )
-            try:
-                with Session(self.engine, expire_on_commit=False) as session, session.begin():
-                    session.add(row)
-            except BaseException:
-                (self.folder / name).unlink(missing_ok=True)
-                raise
-            self._overlays[row.id] = overlay
+            row = self._keep(overlay, editor.name, edits, editor.overrides, before, seconds)
             log.info("weight edit %d by %s: %d edits in %.1f s", row.id, editor.name, len(edits), seconds)
-            return self._entry(row)
+            return self.get(row.id)
+
+    def add(self, overlay: Overlay, *, source: str, method: str = "imported", edits: Sequence[Edit] = ()) -> Entry:
+        """Keeps a change that was made elsewhere as an entry, and switches it on.
+
+        Raises:
+            OverlayMismatch: it does not fit the model.
+        """
+        with self._lock:
+            self.lm.hooks.prepare([overlay])
+            before = [entry for entry in self.entries() if entry.active and entry.usable]
+            row = self._keep(overlay, method, edits, {"imported_from": source}, before, 0.0)
+            return self.get(row.id)
+
+    def _keep(
+        self,
+        overlay: Overlay,
+        method: str,
+        edits: Sequence[Edit],
+        settings: dict[str, Any],
+        before: Sequence[Entry],
+        seconds: float,
+    ) -> Row:
+        """Writes a computed change as a file, a row, and a row of what the guard saw; all or nothing."""
+        norms = overlay.norms(self.lm)
+        avoid = [*edits, *(edit for entry in before for edit in entry.edits)]
+        guard = self.guard
+        taken = guard.sample.measure(self.lm, self.overlay(), overlay, avoid) if guard and guard.sample else None
+        warnings = guard.check(norms, taken) if guard else ()
+        for warning in warnings:
+            log.warning("%s: %s", method, warning)
+        name = f"{uuid4().hex}.safetensors"
+        overlay.save(self.folder / name)
+        row = Row(
+            method=method,
+            model=self.lm.name,
+            fingerprint=self.lm.fingerprint,
+            edits=json.dumps([edit.to_dict() for edit in edits], ensure_ascii=False),
+            settings=json.dumps(settings, default=str),
+            norms=json.dumps(norms),
+            on_top_of=json.dumps([entry.id for entry in before]),
+            modules=json.dumps(overlay.modules),
+            file=name,
+            active=True,
+            undone=False,
+            seconds=seconds,
+            created_at=datetime.now(UTC),
+        )
+        try:
+            with Session(self.engine, expire_on_commit=False) as session, session.begin():
+                session.add(row)
+                session.flush()
+                check = Check(entry_id=row.id, sample=taken.n if taken else 0, warnings=json.dumps(warnings))
+                check.before, check.after = (taken.before, taken.after) if taken else (None, None)
+                session.merge(check)
+        except BaseException:
+            (self.folder / name).unlink(missing_ok=True)
+            raise
+        self._overlays[row.id] = overlay
+        return row
+
+    def recompute(self, entry_id: int, editor: Editor[Any], *, progress: Progress | None = None) -> Entry:
+        """Makes an entry's edits again on what is active now, in place of the entry, which is undone.
+
+        Args:
+            editor: as a rule the entry's own method with the entry's settings.
+
+        Raises:
+            LedgerError: an imported entry, whose facts are not known.
+            EditRefused: the edits cannot be made now; the entry stays as it was.
+        """
+        with self._lock:
+            old = self.get(entry_id)
+            if not old.edits:
+                raise LedgerError(f"Weight edit {entry_id} was imported: what it says is not known, so it stays.")
+            self.undo(entry_id)
+            try:
+                return self.apply(editor, old.edits, progress=progress)
+            except BaseException:
+                if not old.undone:
+                    self.redo(entry_id)
+                raise
 
     def entries(self, include_undone: bool = False) -> list[Entry]:
         """All entries in the order of their making; undone ones on request."""
-        query = select(_Row).order_by(_Row.id)
+        query = select(Row).order_by(Row.id)
         if not include_undone:
-            query = query.where(_Row.undone.is_(False))
+            query = query.where(Row.undone.is_(False))
         with Session(self.engine) as session:
-            return [self._entry(row) for row in session.scalars(query)]
+            checks = {check.entry_id: check for check in session.scalars(select(Check))}
+            return [self._entry(row, checks.get(row.id)) for row in session.scalars(query)]
 
     def get(self, entry_id: int) -> Entry:
         """One entry, undone or not.
@@ -190,7 +173,7 @@ class WeightLedger:
             LedgerError: there is none of that number.
         """
         with Session(self.engine) as session:
-            return self._entry(self._find(session, entry_id))
+            return self._entry(self._find(session, entry_id), session.get(Check, entry_id))
 
     def set_active(self, entry_id: int, active: bool) -> Entry:
         """Switches an entry on or off.
@@ -267,12 +250,12 @@ class WeightLedger:
             for name, value in values.items():
                 setattr(row, name, value)
             session.flush()
-            return self._entry(row)
+            return self._entry(row, session.get(Check, entry_id))
 
-    def _find(self, session: Session, entry_id: int) -> _Row:
-        row = session.get(_Row, entry_id)
+    def _find(self, session: Session, entry_id: int) -> Row:
+        row = session.get(Row, entry_id)
         if row is None:
-            known = [str(number) for number in session.scalars(select(_Row.id).order_by(_Row.id))]
+            known = [str(number) for number in session.scalars(select(Row.id).order_by(Row.id))]
             raise LedgerError(f"There is no weight edit {entry_id}. Known: {', '.join(known) or 'none yet'}.")
         return row
 
@@ -298,21 +281,5 @@ class WeightLedger:
                 ) from error
         return self._overlays[entry_id]
 
-    def _entry(self, row: _Row) -> Entry:
-        created = row.created_at if row.created_at.tzinfo else row.created_at.replace(tzinfo=UTC)
-        return Entry(
-            id=row.id,
-            method=row.method,
-            edits=tuple(Edit.from_dict(item) for item in json.loads(row.edits)),
-            modules=tuple(json.loads(row.modules)),
-            norms=json.loads(row.norms),
-            active=row.active,
-            undone=row.undone,
-            created_at=created,
-            seconds=row.seconds,
-            fingerprint=row.fingerprint,
-            model=row.model,
-            on_top_of=tuple(json.loads(row.on_top_of)),
-            settings=json.loads(row.settings),
-            usable=row.fingerprint == self.lm.fingerprint,
-        )
+    def _entry(self, row: Row, check: Check | None = None) -> Entry:
+        return entry_of(row, check, self.lm.fingerprint)

@@ -52,6 +52,8 @@ _EDITORS: dict[str, EditorInfo] = dict(
         _info(
             "kn", "KN", "2104.08696", "delta", "editors.kn:KnowledgeNeurons", "rewrites the neurons that hold the fact"
         ),
+        _info("mend", "MEND", "2110.11309", "delta", "editors.mend:Mend", "a trained network reshapes the gradient"),
+        _info("ke", "KE", "2104.08164", "delta", "editors.ke:KnowledgeEditor", "a trained network reads the edit"),
         _info("ft-l", "FT-L", "2012.00363", "delta", "editors.ft:FtL", "fine-tuning of one layer, every entry bounded"),
         _info("ft-m", "FT-M", "2308.07269", "delta", "editors.ft:FtM", "fine-tuning of one layer on the target tokens"),
         _info("lora", "LoRA", "2106.09685", "delta", "editors.lora:Lora", "low-rank change of the attention, by peft"),

@@ -117,7 +117,7 @@ class Gate:
         near = self.store.nearest(self.store.embedder.query(query)[0], k, spaces)
         named = self.store.about(subject_keys(query, self.store.lexicon), spaces, _MOST_CANDIDATES)
         found = {fact.id: fact for fact in (*(hit.fact for hit in near), *named)}
-        return _own_before_shared(list(found.values()), namespace)
+        return own_before_shared(list(found.values()), namespace)
 
     def _verdict(self, hits: tuple[Hit, ...], reason: str) -> GateVerdict:
         best = hits[0].score if hits else 0.0
@@ -149,7 +149,7 @@ def _best_first(hit: Hit) -> tuple[float, int]:
     return -hit.score, -hit.fact.id
 
 
-def _own_before_shared(facts: list[StoredFact], namespace: str) -> list[StoredFact]:
+def own_before_shared(facts: list[StoredFact], namespace: str) -> list[StoredFact]:
     """A namespace's own functional fact hides the shared one about the same thing."""
     own = {(fact.subject_key, fact.relation_key) for fact in facts if fact.namespace == namespace}
     return [

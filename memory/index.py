@@ -26,7 +26,10 @@ Ids = NDArray[np.int64]
 
 
 class VectorIndex:
-    """Unit vectors by id; scores are cosines. Exact. Safe to use from several threads."""
+    """Unit vectors by id; scores are cosines. Exact; :class:`memory.compressed.CompressedIndex` is its large sibling.
+
+    Safe to use from several threads.
+    """
 
     factory = "IDMap2,Flat"
 
@@ -93,9 +96,18 @@ class VectorIndex:
     def from_bytes(cls, data: bytes, dim: int) -> VectorIndex:
         """The inverse of :meth:`to_bytes`; the caller has checked that the bytes are whole."""
         index = cls(dim)
-        loaded: Any = faiss.deserialize_index(np.frombuffer(data, dtype=np.uint8))
-        if loaded.d != dim:
-            raise ValueError(f"the index has {loaded.d} dimensions instead of {dim}")
-        index._index = loaded
-        index._ids = set(faiss.vector_to_array(loaded.id_map).tolist())
+        index._index = read(data, dim)
+        index._ids = set(faiss.vector_to_array(index._index.id_map).tolist())
         return index
+
+
+def read(data: bytes, dim: int) -> Any:
+    """A FAISS index out of its bytes.
+
+    Raises:
+        ValueError: it has another number of dimensions.
+    """
+    loaded: Any = faiss.deserialize_index(np.frombuffer(data, dtype=np.uint8))
+    if loaded.d != dim:
+        raise ValueError(f"the index has {loaded.d} dimensions instead of {dim}")
+    return loaded

@@ -86,6 +86,32 @@ def subject_keys(text: str, lexicon: Lexicon) -> list[str]:
     return [*keys, *dict.fromkeys(aliases[key] for key in keys if key in aliases)]
 
 
+def names_in(text: str, lexicon: Lexicon) -> list[str]:
+    """Names of entities in a text, longest first: those that the lexicon knows, and runs of capitalised words.
+
+    >>> names_in("Who founded Blorp Industries in Paris?", Lexicon.bundled())
+    ['Blorp Industries', 'Paris']
+    """
+    known = [span for key, span in _grams(text).items() if key in lexicon.entities]
+    spans = [span for span in known if text[span[0]].isupper() or not text[span[0]].isalpha()]
+    run: list[_Word] = []
+    for word in (*_words(text), None):
+        opens = word is not None and (word.start == 0 or text[: word.start].rstrip()[-1:] in (".", "?", "!", ":"))
+        if word is not None and _capitalised(word.text) and not opens:
+            if run and not text[run[-1].end : word.start].isspace():
+                spans.append((run[0].start, run[-1].end))
+                run = []
+            run.append(word)
+        elif run:
+            spans.append((run[0].start, run[-1].end))
+            run = []
+    longest: list[tuple[int, int]] = []
+    for span in sorted(set(spans), key=lambda span: (span[0] - span[1], span[0])):
+        if all(span[1] <= other[0] or other[1] <= span[0] for other in longest):
+            longest.append(span)
+    return [_POSSESSIVE.sub("", text[start:end]) for start, end in longest]
+
+
 def locate(text: str, name: str, aliases: Sequence[str] = (), known: Collection[str] = ()) -> Span | None:
     """The best mention of a name (or of one of its other names), None where there is none.
 

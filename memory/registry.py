@@ -30,6 +30,9 @@ _ENTRIES = {
     for entry in (
         Entry("ike", "IKE: facts in context", "2305.12740", "memory.strategies.ike:IKE"),
         Entry("mello", "MeLLo: multi-hop by subquestions", "2305.14795", "memory.strategies.mello:MeLLo"),
+        Entry("serac", "SERAC: scope and counterfactual model", "2206.06520", "memory.strategies.serac:SERAC"),
+        Entry("memprompt", "MemPrompt: corrections in words", "2201.06009", "memory.strategies.memprompt:MemPrompt"),
+        Entry("graph_walk", "Graph walk: chains followed in memory", "", "memory.strategies.graph_walk:GraphWalk"),
     )
 }
 

@@ -8,7 +8,9 @@
 | both    | a strategy, on the model with its edits   | the model with its weight edits    |
 | base    | the unedited model                        | the unedited model                 |
 
-The strategy is IKE for a single hop and a multi-hop strategy for a chain, unless the user names one.
+Unless the user names a strategy: where the user has corrected a question like this one in words, MemPrompt; where
+facts lead along the whole chain that the question describes, the graph walk; for another chain MeLLo; IKE for a single
+fact in scope.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ from memory.gate import Gate, GateVerdict
 from memory.models import ChatModel
 from memory.schema import DEFAULT_NAMESPACE
 from memory.strategies.base import Answer, Plain, Step, Strategy, last, with_weight_edits
+from memory.strategies.graph_walk import GraphWalk
+from memory.strategies.memprompt import MemPrompt
 
 Mode = Literal["auto", "memory", "weights", "both", "base"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -110,11 +114,30 @@ class Router:
         inside = mode == "both"
         if strategy != "auto":
             return Route(strategy, verdict, inside or (mode == "auto" and not verdict.in_scope), "chosen by the user")
-        if not verdict.in_scope and looks_like_chain(query):
-            return Route("mello", verdict, mode in ("auto", "both"), "the question has several hops")
+        chosen = self._memory_strategy(query, verdict, namespace)
+        if chosen is not None:
+            name, reason, whole = chosen
+            return Route(name, verdict, inside or (mode == "auto" and name != "memprompt" and not whole), reason)
         if verdict.in_scope:
             return Route("ike", verdict, inside, "a stored fact is in scope")
         return Route("model", verdict, mode in ("auto", "both"), "no stored fact is in scope")
+
+    def _memory_strategy(self, query: str, verdict: GateVerdict, namespace: str) -> tuple[str, str, bool] | None:
+        """A strategy that suits the question better than one fact in context, the reason, and whether memory alone
+        answers it."""
+        memprompt, walk = self.strategy("memprompt"), self.strategy("graph_walk")
+        if isinstance(memprompt, MemPrompt) and memprompt.corrections.find(query, namespace=namespace) is not None:
+            return "memprompt", "the user has corrected a question like this one", True
+        chain = looks_like_chain(query)
+        if (chain or not verdict.in_scope) and isinstance(walk, GraphWalk):
+            path = walk.covers(query, namespace)
+            if path is not None:
+                return "graph_walk", f"memory holds all {len(path.facts)} hops of the question", True
+            if chain and walk.reads(query, namespace):
+                return "graph_walk", "the question has several hops that can be followed one by one", False
+        if chain and not verdict.in_scope:
+            return "mello", "the question has several hops that only the model can tell apart", False
+        return None
 
     def stream(
         self,

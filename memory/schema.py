@@ -162,6 +162,14 @@ correction = Table(  # MemPrompt: what the user meant, in words, keyed by the qu
     sqlite_autoincrement=True,
 )
 
+correction_end = Table(  # a correction taken back; its row stays, so that it can be had again
+    "correction_end",
+    metadata,
+    Column("correction_id", Integer, ForeignKey("correction.id", ondelete="CASCADE"), primary_key=True),
+    Column("actor", Text, nullable=False),
+    Column("at", UTCDateTime, nullable=False),
+)
+
 document = Table(  # ids and metadata of facts that came as LangChain documents
     "document",
     metadata,

@@ -14,6 +14,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from memory.compressed import CompressedIndex, Fetch
 from memory.errors import IndexFileError
 from memory.index import VectorIndex
 
@@ -23,12 +24,17 @@ _MANIFEST = "manifest.json"
 
 
 class Snapshots:
-    """The snapshot folder of one index."""
+    """The snapshot folder of one index.
 
-    def __init__(self, folder: Path, embedder_id: str, dim: int) -> None:
+    Args:
+        fetch: full vectors by id, which a compressed index needs.
+    """
+
+    def __init__(self, folder: Path, embedder_id: str, dim: int, fetch: Fetch | None = None) -> None:
         self.folder = folder
         self.embedder_id = embedder_id
         self.dim = dim
+        self.fetch = fetch
 
     def save(self, index: VectorIndex, seq: int) -> None:
         """Writes the index that is level with event ``seq``; a failure leaves the older snapshot as it was.
@@ -82,7 +88,13 @@ class Snapshots:
         data = (self.folder / name).read_bytes()
         if hashlib.sha256(data).hexdigest() != manifest["sha256"]:
             raise IndexFileError("its checksum does not match")
-        index = VectorIndex.from_bytes(data, self.dim)
+        index: VectorIndex
+        if manifest["factory"] == CompressedIndex.factory and self.fetch is not None:
+            index = CompressedIndex.restored(data, self.dim, self.fetch)
+        elif manifest["factory"] == VectorIndex.factory:
+            index = VectorIndex.from_bytes(data, self.dim)
+        else:
+            raise IndexFileError(f"it is of the unknown type {manifest['factory']}")
         if len(index) != manifest["ntotal"]:
             raise IndexFileError(f"it holds {len(index)} vectors instead of {manifest['ntotal']}")
         return index, int(manifest["seq"])

@@ -24,7 +24,7 @@ from sqlalchemy import Engine
 
 from knowledge.errors import InvalidInput
 from knowledge.text import normalise_key, squeeze
-from memory import reading, schema, undo, writing
+from memory import compressed, reading, schema, undo, writing
 from memory.database import Database
 from memory.embedder import Embedder
 from memory.errors import IndexFileError, StoreError
@@ -69,6 +69,7 @@ class FactStore(FactView):
         embedder: the sentence encoder.
         index_folder: where snapshots of the index go; beside the SQLite file by default.
         lexicon: relations and aliases; the bundled world's by default.
+        index_switch: facts from which the index is a compressed one.
     """
 
     def __init__(
@@ -78,13 +79,14 @@ class FactStore(FactView):
         *,
         index_folder: Path | None = None,
         lexicon: Lexicon | None = None,
+        index_switch: int = compressed.SWITCH,
     ) -> None:
         self.database = Database(url)
         self.embedder = embedder
         self.lexicon = lexicon if lexicon is not None else Lexicon.bundled()
         path = self.database.path
         folder = index_folder or (path.parent / f"{path.stem}-index" if path is not None else None)
-        self.sync = IndexSync(self.database, embedder, folder)
+        self.sync = IndexSync(self.database, embedder, folder, switch=index_switch)
         self._saved_seq = self.sync.seq
         self._saver: threading.Thread | None = None
 
@@ -257,6 +259,7 @@ class FactStore(FactView):
             self._saver.join()
         if self.sync.snapshots is not None and self.sync.seq - self._saved_seq > max(200, len(self.sync.index) // 20):
             self._save_quietly()
+        self.sync.close()
         self.database.close()
 
     def __enter__(self) -> FactStore:

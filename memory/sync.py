@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 from sqlalchemy import ColumnElement, Connection, func, or_, select
 
-from memory import schema
+from memory import compressed, schema
+from memory.compressed import CompressedIndex
 from memory.database import Database
 from memory.embedder import Embedder, Vectors
 from memory.index import Ids, VectorIndex
@@ -30,15 +31,26 @@ _BATCH = 5_000  # rows per statement while rebuilding or re-embedding
 class IndexSync:
     """The index of a database, with the event up to which it is level.
 
+    Its type follows from how many facts there are: exact, and compressed from ``switch`` facts on. The other index is
+    built by a thread in the background, while the old one goes on answering, and then takes its place.
+
+    Args:
+        switch: searchable facts from which the compressed index is used; back to exact below half as many.
+
     >>> sync = IndexSync(database, embedder, folder)
     >>> sync.search(vector, 8, ("default", "shared"))
     """
 
-    def __init__(self, database: Database, embedder: Embedder, folder: Path | None) -> None:
+    def __init__(
+        self, database: Database, embedder: Embedder, folder: Path | None, *, switch: int = compressed.SWITCH
+    ) -> None:
         self.database = database
         self.embedder = embedder
-        self.snapshots = Snapshots(folder, embedder.id, embedder.dim) if folder else None
-        self.index = VectorIndex(embedder.dim)
+        self.switch = switch
+        self.snapshots = Snapshots(folder, embedder.id, embedder.dim, self.full_vectors) if folder else None
+        self.index: VectorIndex = VectorIndex(embedder.dim)
+        self._builder: threading.Thread | None = None
+        self._closing = False
         self.seq = 0
         self._members: dict[str, set[int]] = defaultdict(set)  # namespace -> searchable ids
         self._namespace: dict[int, str] = {}
@@ -64,20 +76,91 @@ class IndexSync:
                         restored = None
         if restored is None:
             self.rebuild()
+        self._fit_size()
 
     def rebuild(self) -> None:
-        """Reads all stored vectors again; nothing is embedded."""
+        """Reads all stored vectors again into an exact index; nothing is embedded."""
         index = VectorIndex(self.embedder.dim)
         with self._lock, self.database.read() as connection:
             seq = self._last(connection)
             members = self._membership(connection)
-            after = 0
-            while rows := self._vectors(connection, schema.embedding.c.fact_id > after, limit=_BATCH):
-                after = rows[-1][0]
-                live = [(fact_id, blob) for fact_id, blob in rows if fact_id in members]
-                index.add([fact_id for fact_id, _ in live], _stack([blob for _, blob in live], index.dim))
+            self._read_into(index, connection, members)
             self.index, self.seq = index, seq
             self._allowed.clear()
+
+    def _read_into(self, index: VectorIndex, connection: Connection, members: set[int]) -> None:
+        after = 0
+        while rows := self._vectors(connection, schema.embedding.c.fact_id > after, limit=_BATCH):
+            after = rows[-1][0]
+            live = [(fact_id, blob) for fact_id, blob in rows if fact_id in members]
+            index.add([fact_id for fact_id, _ in live], _stack([blob for _, blob in live], index.dim))
+            if self._closing:
+                return
+
+    # ------------------------------------------------------------------------------------------------ type by size
+
+    @property
+    def building(self) -> bool:
+        """Whether an index of the other type is being built in the background."""
+        return self._builder is not None and self._builder.is_alive()
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Waits until no index is being built in the background."""
+        if self._builder is not None:
+            self._builder.join(seconds)
+
+    def close(self) -> None:
+        """Gives up what is being built."""
+        self._closing = True
+        self.wait()
+
+    def full_vectors(self, ids: Sequence[int]) -> dict[int, Vectors]:
+        """Stored vectors of a few facts, by id."""
+        with self.database.read() as connection:
+            column = schema.embedding.c
+            rows = connection.execute(select(column.fact_id, column.vector).where(column.fact_id.in_(ids))).all()
+        return {row.fact_id: np.frombuffer(row.vector, dtype="<f4") for row in rows}
+
+    def _fit_size(self) -> None:
+        """Starts building the other type of index where the number of facts asks for it."""
+        small = isinstance(self.index, CompressedIndex) and len(self.index) < self.switch // 2
+        large = not isinstance(self.index, CompressedIndex) and len(self.index) >= self.switch
+        if (small or large) and not self.building and not self._closing:
+            self._builder = threading.Thread(target=self._switch, args=(large,), name="index-switch", daemon=True)
+            self._builder.start()
+
+    def _switch(self, large: bool) -> None:
+        try:
+            with self.database.read() as connection:
+                seq = self._last(connection)
+                query = select(schema.fact.c.id).where(_searchable())
+                members = set(connection.execute(query).scalars())
+                index = self._trained(connection, members) if large else VectorIndex(self.embedder.dim)
+                self._read_into(index, connection, members)
+            with self._lock, self.database.read() as connection:
+                if self._closing:
+                    return
+                self.index, self.seq = index, seq
+                self._replay(connection)  # what was written meanwhile
+                if self._membership(connection) != self.index.ids():
+                    log.warning("The index built in the background does not match the facts; rebuilding it.")
+                    self.rebuild()
+                self._allowed.clear()
+            log.info("The index of %d facts is now %s.", len(index), index.factory)
+        except Exception:
+            log.exception("The index could not be switched; the old one goes on answering.")
+
+    def _trained(self, connection: Connection, members: set[int]) -> CompressedIndex:
+        index = CompressedIndex(self.embedder.dim, self.full_vectors)
+        rng = np.random.default_rng(0)
+        ids = np.fromiter(members, dtype=np.int64, count=len(members))
+        chosen = rng.choice(ids, CompressedIndex.sample_size(len(ids)), replace=False)
+        parts = []
+        for part in _batches(sorted(chosen.tolist()), _BATCH):
+            rows = self._vectors(connection, schema.embedding.c.fact_id.in_(part), limit=_BATCH)
+            parts.append(_stack([blob for _, blob in rows], index.dim))
+        index.train(np.concatenate(parts), len(ids))
+        return index
 
     def _membership(self, connection: Connection) -> set[int]:
         """Fills the namespaces from the table and returns all searchable ids."""
@@ -115,6 +198,7 @@ class IndexSync:
         with self._lock, self.database.read() as connection:
             if self._last(connection) != self.seq:
                 self._replay(connection)
+        self._fit_size()
 
     def _replay(self, connection: Connection) -> None:
         last = self._last(connection)
@@ -149,7 +233,8 @@ class IndexSync:
         """The k nearest searchable (fact id, cosine) of these namespaces, best first."""
         self.refresh()
         with self._lock:
-            return self.index.search(vector, k, self._filter(tuple(namespaces)))
+            index, allowed = self.index, self._filter(tuple(namespaces))
+        return index.search(vector, k, allowed)
 
     def _filter(self, namespaces: tuple[str, ...]) -> Ids | None:
         counts = sum(len(self._members.get(name, ())) for name in dict.fromkeys(namespaces))

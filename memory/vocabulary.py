@@ -77,16 +77,16 @@ def bundled() -> Vocabulary:
 def build(relations: Mapping[str, Relation], path: Path = _FILE) -> Vocabulary:
     """Joins the relations of a world with those of the vocabulary file."""
     tables: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    links = tables.pop("_links")
+    links, more, nouns = tables.pop("_links"), tables.pop("_more", {}), tables.pop("_nouns", {})
     group = _groups(links["same"])
     senses = [
         Sense(
             id=relation.id,
             group=group.get(relation.id, relation.id),
             kinds=_kinds(relation.subject_type),
-            cloze=relation.cloze,
-            question=relation.question,
-            noun=relation.noun,
+            cloze=(*relation.cloze, *(text for text in more.get(relation.id, ()) if text[-1] not in "?.")),
+            question=(*relation.question, *(text for text in more.get(relation.id, ()) if text[-1] in "?.")),
+            noun=(*relation.noun, *nouns.get(relation.id, ())),
             unseen=(*relation.cloze_unseen, *relation.question_unseen),
             subject_type=relation.subject_type,
         )
@@ -99,7 +99,7 @@ def build(relations: Mapping[str, Relation], path: Path = _FILE) -> Vocabulary:
             kinds=frozenset({table["kind"]}),
             cloze=tuple(table["cloze"]),
             question=tuple(table["question"]),
-            noun=tuple(table["noun"]),
+            noun=(*table["noun"], *nouns.get(name, ())),
         )
         for name, table in tables.items()
     ]

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from app.commands.common import Json, command, emit, progress_to_stderr, set_up, table
-from app.settings import load_settings
+from app.commands.common import Data, Device, Json, Model, command, emit, progress_to_stderr, set_up, table
+from app.settings import Settings, load_settings
 from knowledge.errors import InvalidInput
 
 app = typer.Typer(help="Train what the program ships.", no_args_is_help=True)
@@ -110,6 +110,98 @@ def gate(
     table(
         ("questions", "called in scope", "n"), [(k, f"{v['rate']:.3f}", int(v["n"])) for k, v in found.by_kind.items()]
     )
+
+
+Minutes = Annotated[float, typer.Option(min=0.05, help="How long to train in all, earlier runs included.")]
+Lessons_ = Annotated[int, typer.Option("--lessons", min=1, help="Edits in a step.")]
+HeldOut_ = Annotated[int, typer.Option("--held-out", min=0, help="Facts to measure on afterwards; 0: none.")]
+RunFolder = Annotated[
+    Path | None, typer.Option("--folder", help="State of the training; an earlier one goes on.", show_default=False)
+]
+Ship = Annotated[bool, typer.Option("--ship", help="Keep the network with the program, not in the data folder.")]
+
+
+@app.command("mend")
+@command
+def mend(
+    model: Model = None,
+    minutes: Minutes = 5.0,
+    lessons: Lessons_ = 8,
+    held_out: HeldOut_ = 100,
+    folder: RunFolder = None,
+    ship: Ship = False,
+    seed: Annotated[int, typer.Option(help="Seed of network and lessons.")] = 0,
+    json_: Json = False,
+    data: Data = None,
+    device: Device = None,
+) -> None:
+    """Train MEND's editing network for a model (minutes on 2 cores), and measure it on facts kept out."""
+    settings = load_settings(model=model, data=data, device=device)
+    _hypernetwork("mend", settings, minutes, lessons, held_out, folder, ship, seed, json_)
+
+
+@app.command("ke")
+@command
+def ke(
+    model: Model = None,
+    minutes: Minutes = 5.0,
+    lessons: Lessons_ = 8,
+    held_out: HeldOut_ = 100,
+    folder: RunFolder = None,
+    ship: Ship = False,
+    seed: Annotated[int, typer.Option(help="Seed of network and lessons.")] = 0,
+    json_: Json = False,
+    data: Data = None,
+    device: Device = None,
+) -> None:
+    """Train KE's network for a model (minutes on 2 cores), and measure it on facts kept out."""
+    settings = load_settings(model=model, data=data, device=device)
+    _hypernetwork("ke", settings, minutes, lessons, held_out, folder, ship, seed, json_)
+
+
+def _hypernetwork(
+    kind: str,
+    settings: Settings,
+    minutes: float,
+    lessons: int,
+    held_out: int,
+    folder: Path | None,
+    ship: bool,
+    seed: int,
+    json_: bool,
+) -> None:
+    set_up(settings)
+    import torch
+
+    from editors.hypernetwork_data import Lessons
+    from editors.hypernetwork_training import HyperTrainer, TrainSettings, measure
+    from editors.hypernetworks import TRAINED, read_network, save_network
+    from editors.ke import KeNet
+    from editors.mend import MendNet
+    from knowledge.world import load_world
+    from language_model.model import LanguageModel
+
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    lm = LanguageModel.load(settings.model, device=settings.device, dtype=settings.dtype)
+    world, kept = load_world(), settings.data / "statistics"
+    net = MendNet.for_model(lm, seed=seed) if kind == "mend" else KeNet.for_model(lm, seed=seed)
+    options = TrainSettings(lessons=lessons, seed=seed)
+    trainer = HyperTrainer(lm, net, Lessons(world, seed=seed), folder or kept / "training", options)
+    trainer.run(minutes, progress=progress_to_stderr(json_))
+    notes = {"steps": trainer.step, "lessons": lessons, "minutes": round(trainer.seconds / 60, 2)}
+    path = save_network(net, lm, TRAINED if ship else kept, notes)
+    trained, asked = read_network(type(net), path, lm), Lessons(world, held_out=True, seed=seed)
+    figures = [measure(lm, trained, asked, count=held_out, together=size) for size in (1, 10)] if held_out else []
+    if json_:
+        emit({"path": str(path), **notes, "held_out": [figure.to_json() for figure in figures]})
+        return
+    typer.echo(f"{trainer.step} steps in {trainer.seconds / 60:.1f} minutes. The network is in {path}.")
+    if figures:
+        table(
+            ("edits at once", "n", "efficacy", "generality (unseen wordings)", "locality"),
+            [(f.together, f.edits, *(f"{x:.3f}" for x in (f.efficacy, f.generality, f.locality))) for f in figures],
+        )
 
 
 def _report(model: str, cases: int, misses: int, as_json: bool) -> None:

@@ -1,15 +1,18 @@
-"""``weights apply|list|on|off|undo|redo|export|methods``: facts written into the parameters."""
+"""``weights apply|list|show|on|off|undo|redo|recompute|export|import|consolidate|methods``: facts written into the
+parameters.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from app.commands.common import Data, Device, Json, Model, Namespace, command, emit, opened, progress_to_stderr, table
 from app.settings import load_settings
-from app.views import EntryView
+from app.views import EntryView, as_json
+from knowledge.errors import InvalidInput
 
 app = typer.Typer(help="Weight edits and their ledger.", no_args_is_help=True)
 
@@ -22,6 +25,9 @@ def apply(
     sentence: Annotated[str | None, typer.Argument(help="The fact as one sentence.")] = None,
     fact: Annotated[list[int] | None, typer.Option("--fact", help="or a stored fact; repeat it for a batch.")] = None,
     method: Annotated[str | None, typer.Option("--method", help="The editor; see 'weights methods'.")] = None,
+    guard: Annotated[
+        str | None, typer.Option("--guard", help="Past a limit of size or locality: off, warn or refuse.")
+    ] = None,
     json_: Json = False,
     data: Data = None,
     model: Model = None,
@@ -31,8 +37,23 @@ def apply(
     """Write a fact into the weights. The base weights stay as they are; the change lies on top."""
     chosen = method or load_settings().method
     with opened(data=data, model=model, device=device, namespace=namespace) as service:
+        if guard is not None:
+            _desk(service).guarded(guard)
         entry = service.weights.apply(chosen, text=sentence, fact_ids=fact or [], progress=progress_to_stderr(json_))
         _told(entry, json_)
+        if guard not in (None, "off"):
+            for warning in _desk(service).entry(entry.id).warnings:
+                typer.echo(f"Warning: {warning}", err=True)
+
+
+def _desk(service: Any) -> Any:
+    """The further operations on a service's ledger."""
+    from app.ledger_desk import LedgerDesk
+
+    engine = getattr(service, "engine", None)
+    if engine is None:
+        raise InvalidInput("This service keeps no ledger of its own.")
+    return LedgerDesk(engine)
 
 
 def _told(entry: EntryView, json_: bool) -> None:
@@ -108,10 +129,78 @@ def off(entry_id: EntryId, json_: Json = False, data: Data = None, model: Model 
 
 @app.command()
 @command
-def undo(entry_id: EntryId, json_: Json = False, data: Data = None, model: Model = None, device: Device = None) -> None:
-    """Undo an entry, whatever came after it."""
+def undo(
+    entry_id: EntryId,
+    recompute: Annotated[
+        bool, typer.Option("--recompute", help="Make the later entries again that were computed on top of it.")
+    ] = False,
+    json_: Json = False,
+    data: Data = None,
+    model: Model = None,
+    device: Device = None,
+) -> None:
+    """Undo an entry, whatever came after it; names the later entries that were computed on top of it."""
     with opened(data=data, model=model, device=device) as service:
-        _told(service.weights.undo(entry_id), json_)
+        # Looked up before the undo, so that an entry that cannot be found fails first.
+        later = _desk(service).dependents(entry_id) if hasattr(service, "engine") else []
+        entry = service.weights.undo(entry_id)
+        numbers = [item.id for item in later]
+        made = _desk(service).recompute(numbers, progress=progress_to_stderr(json_)) if recompute and numbers else []
+        if json_:
+            emit({**as_json(entry), "computed_on_top": numbers, "recomputed": made})
+            return
+        _told(entry, False)
+        if made:
+            typer.echo("Made again without it:")
+            for item in made:
+                _told(item, False)
+        elif later:
+            typer.echo(f"Computed while it was on, and exact without it all the same: {_listed(later)}.")
+            typer.echo(f"To make them again without it: weights recompute {' '.join(map(str, numbers))}")
+
+
+def _listed(entries: list[EntryView]) -> str:
+    return "; ".join(f"#{entry.id} {' '.join(entry.facts[:2])}".strip() for entry in entries)
+
+
+@app.command()
+@command
+def recompute(
+    entry_ids: Annotated[list[int], typer.Argument(help="Numbers of entries.")],
+    json_: Json = False,
+    data: Data = None,
+    model: Model = None,
+    device: Device = None,
+) -> None:
+    """Make entries again on what is on now; each takes the old one's place."""
+    with opened(data=data, model=model, device=device) as service:
+        made = _desk(service).recompute(entry_ids, progress=progress_to_stderr(json_))
+        if json_:
+            emit({"entries": made})
+            return
+        for entry in made:
+            _told(entry, False)
+
+
+@app.command()
+@command
+def show(entry_id: EntryId, json_: Json = False, data: Data = None, model: Model = None, device: Device = None) -> None:
+    """One entry with its size by module, its locality sample and its warnings."""
+    with opened(data=data, model=model, device=device) as service:
+        entry = _desk(service).entry(entry_id)
+        if json_:
+            emit(entry.to_json())
+            return
+        for edit in entry.edits:
+            typer.echo(edit.statement)
+        if entry.imported_from:
+            typer.echo(f"Imported from {entry.imported_from}.")
+        table(("module", "|dW|/|W|"), [(name, f"{norm:.4f}") for name, norm in entry.norms.items()])
+        if entry.locality:
+            seen = entry.locality
+            typer.echo(f"Other answers as in the unedited model: {seen.before:.0%} before, {seen.after:.0%} after")
+        for warning in entry.warnings:
+            typer.echo(f"Warning: {warning}")
 
 
 @app.command()
@@ -139,3 +228,84 @@ def export(
     with opened(data=data, model=model, device=device) as service:
         made = service.weights.export(path, entry_ids=entry or None, format=form)
         emit({"path": str(made), "format": form}) if json_ else typer.echo(f"Written to {made}.")
+
+
+@app.command("import")
+@command
+def import_(
+    path: Annotated[Path, typer.Argument(help="A .safetensors file of 'weights export', or a PEFT adapter's folder.")],
+    json_: Json = False,
+    data: Data = None,
+    model: Model = None,
+    device: Device = None,
+) -> None:
+    """Lay a change from elsewhere over the model, as an entry of its own."""
+    with opened(data=data, model=model, device=device) as service:
+        entry = _desk(service).bring_in(path)
+        if json_:
+            emit(entry)
+        else:
+            typer.echo(f"#{entry.id} imported from {path}: layers {', '.join(map(str, entry.layers))}")
+
+
+@app.command()
+@command
+def consolidate(
+    fact: Annotated[
+        list[int] | None, typer.Option("--fact", help="A stored fact; repeat it. Default: those due.")
+    ] = None,
+    at_least: Annotated[int, typer.Option(min=1, help="Due: served by memory so many times.")] = 3,
+    most: Annotated[int, typer.Option(min=1, help="Facts in one batch.")] = 100,
+    method: Annotated[str, typer.Option("--method", help="memit, alphaedit or emmet.")] = "memit",
+    efficacy: Annotated[float, typer.Option(min=0, max=1, help="Least share of its own probes.")] = 0.9,
+    drop: Annotated[float, typer.Option(min=0, max=1, help="Largest loss of other answers.")] = 0.1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the facts that are due.")] = False,
+    json_: Json = False,
+    data: Data = None,
+    model: Model = None,
+    device: Device = None,
+    namespace: Namespace = None,
+) -> None:
+    """Write the facts that memory serves often into the weights; kept only if they prove good there."""
+    from app.consolidation_desk import ConsolidationDesk
+
+    with opened(data=data, model=model, device=device, namespace=namespace) as service:
+        desk = ConsolidationDesk(service.engine)
+        if dry_run:
+            due = desk.due(at_least=at_least, most=most)
+            times = desk.served.times(namespace=service.settings.namespace)
+            rows = [(item.id, times.get(item.id, 0), item.statement) for item in due]
+            if json_:
+                emit({"due": [{"id": row[0], "times": row[1], "statement": row[2]} for row in rows]})
+            elif rows:
+                table(("id", "served", "fact"), rows)
+            else:
+                typer.echo(f"No fact was served {at_least} times.")
+            return
+        from evaluation.consolidation import Limits
+
+        found = desk.run(
+            fact_ids=fact or [],
+            at_least=at_least,
+            most=most,
+            method=method,
+            limits=Limits(efficacy=efficacy, drop=drop),
+            progress=progress_to_stderr(json_),
+        )
+        if json_:
+            emit(found.to_json())
+            return
+        typer.echo(_verdict(found))
+        for edit in found.failed:
+            typer.echo(f"  did not hold: {edit.statement}")
+
+
+def _verdict(found: Any) -> str:
+    count = len(found.written)
+    rates = "" if found.efficacy is None else f", own probes {found.efficacy:.0%}"
+    if found.locality is not None:
+        rates += f", other answers {found.locality.before:.0%} -> {found.locality.after:.0%}"
+    left = f" {len(found.known)} were in the weights already." if found.known else ""
+    if found.kept:
+        return f"{count} facts are in the weights now as #{found.entry}{rates}. They stay in memory too.{left}"
+    return f"Undone, the weights are as before: {' '.join(found.reasons)}{rates and f' ({count} facts{rates})'}{left}"

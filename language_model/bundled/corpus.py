@@ -21,9 +21,9 @@ Skill = Callable[[Draw], Example]
 
 # skill, share of the examples at the start and at the end of training
 MIX: tuple[tuple[Skill, float, float], ...] = (
-    (copying.repeat, 5.0, 0.0),
-    (copying.look_up, 5.0, 0.0),
-    (recall.chat_question, 36.0, 30.0),
+    (copying.repeat, 3.0, 0.0),
+    (copying.look_up, 3.0, 0.0),
+    (recall.chat_question, 34.0, 26.0),
     (recall.chat_cloze, 7.0, 5.0),
     (recall.completion, 14.0, 10.0),
     (recall.statement, 3.0, 1.5),
@@ -34,12 +34,12 @@ MIX: tuple[tuple[Skill, float, float], ...] = (
     (recall.follow_up, 3.0, 4.0),
     (recall.smalltalk, 0.5, 0.5),
     (recall.correction, 1.5, 2.0),
-    (context.override, 6.0, 8.0),
-    (context.retain, 4.0, 8.0),
-    (context.session, 4.0, 5.0),
+    (context.override, 12.0, 14.0),
+    (context.retain, 14.0, 18.0),
+    (context.session, 6.0, 8.0),
     (context.one_hop, 1.0, 2.5),
-    (context.compare, 2.0, 3.0),
-    (chains.step, 3.0, 8.0),
+    (context.compare, 3.0, 4.0),
+    (chains.step, 4.0, 9.0),
 )
 
 

@@ -48,7 +48,7 @@ class Preset:
     learning_rate: float  # of the vectors and embeddings (AdamW)
     matrix_rate: float  # of the matrices (Muon, scaled to AdamW's step size)
     warmup_steps: int = 100
-    decay_share: float = 0.35  # the last part of the training, in which the learning rate falls to zero
+    decay_share: float = 0.55  # the last part of the training, in which the learning rate falls to zero
     weight_decay: float = 0.05
 
 
@@ -59,7 +59,7 @@ PRESETS = {
         320,
         10,
         4096,
-        tokens=40_000_000,
+        tokens=37_000_000,
         step_tokens=8_000,
         micro_tokens=2_500,
         learning_rate=1.5e-3,
@@ -147,6 +147,7 @@ class Trainer:
         for folder in (self.folder, start_from):
             if folder is not None and (folder / "tokenizer.json").exists():
                 loaded: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(str(folder))
+                loaded.chat_template = tokenizer.CHAT_TEMPLATE
                 return loaded
         log.info("training the tokenizer")
         built = tokenizer.build(

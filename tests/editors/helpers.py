@@ -14,7 +14,14 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
+from editors.hypernetwork_data import Lessons
+from editors.hypernetwork_training import HyperTrainer, TrainSettings
+from editors.hypernetworks import file_name, save_network
+from editors.ke import KeNet
+from editors.mend import MendNet
+from editors.statistics import MomentStore
 from knowledge.edit import Edit
+from knowledge.world import load_world
 from language_model.model import LanguageModel
 from language_model.overlay import Overlay
 from language_model.text import Prompt
@@ -132,6 +139,20 @@ def train_tiny(folder: Path) -> LanguageModel:
     with contextlib.suppress(OSError):  # another session was first
         part.rename(saved)
     return LanguageModel.load(str(saved))
+
+
+def train_hypernetwork(name: str, lm: LanguageModel, moments: MomentStore, steps: int = 2) -> Path:
+    """A network of MEND or KE for ``lm``, a few steps old, where the editors look for it."""
+    assert moments.cache_dir is not None
+    path = moments.cache_dir / file_name(name, lm.fingerprint)
+    if not path.exists():
+        net = MendNet.for_model(lm, rank=8) if name == "mend" else KeNet.for_model(lm, hidden=8, bottleneck=4)
+        settings = TrainSettings(lessons=2, together=0.0)
+        trainer = HyperTrainer(lm, net, Lessons(load_world()), moments.cache_dir / "training", settings)
+        for _ in range(steps):
+            trainer.one_step()
+        save_network(net, lm, moments.cache_dir)
+    return path
 
 
 def capital_edit(country: str, city: str) -> Edit:

@@ -17,7 +17,7 @@ from knowledge.errors import InvalidInput, UnknownName
 from language_model.fingerprint import fingerprint
 from language_model.model import LanguageModel
 from language_model.overlay import Adapter, Overlay
-from tests.editors.helpers import capital_edit
+from tests.editors.helpers import capital_edit, train_hypernetwork
 from tests.language_model.helpers import hook_count
 
 NAMES = sorted(available())
@@ -27,6 +27,8 @@ CHEAP: dict[str, dict[str, Any]] = {  # enough to see what they do on two layers
     "memit": {"prefixes": 2, "weight": 0.01},
     "emmet": {"prefixes": 2},
     "alphaedit": {"prefixes": 2, "energy": 0.3, "l2": 0.01},
+    "mend": {},
+    "ke": {},
     "kn": {"prefixes": 1, "steps": 5},
     "ft-l": {"layer": 0},
     "ft-m": {"layer": 0},
@@ -41,8 +43,15 @@ PROMPTS = [EDIT.text, "Rome is", "The capital of Peru is"]
 
 
 @pytest.fixture(params=NAMES)
-def editor(request: pytest.FixtureRequest, moments: MomentStore) -> Editor[Any]:
+def editor(request: pytest.FixtureRequest, moments: MomentStore, tiny_chat_lm: LanguageModel) -> Editor[Any]:
+    prepare(request.param, tiny_chat_lm, moments)
     return get_editor(request.param, moments=moments, refuse_known=False, **CHEAP.get(request.param, {}))
+
+
+def prepare(name: str, lm: LanguageModel, moments: MomentStore) -> None:
+    """MEND and KE edit through a network of the model's own: a step of training makes one."""
+    if name in ("mend", "ke"):
+        train_hypernetwork(name, lm, moments)
 
 
 def logits(lm: LanguageModel, overlay: Overlay | None) -> torch.Tensor:
@@ -129,6 +138,7 @@ def test_a_batch_and_a_sequence_work(editor: Editor[Any], tiny_chat_lm: Language
 @pytest.mark.parametrize("name", NAMES)
 def test_every_family(name: str, family: str, tiny: Callable[..., LanguageModel], moments: MomentStore) -> None:
     lm = tiny(family)
+    prepare(name, lm, moments)
     editor = get_editor(name, moments=moments, refuse_known=False, **CHEAP.get(name, {}))
     weights = fingerprint(lm.model)
     if name == "t-patcher" and family == "gemma2":
@@ -139,7 +149,7 @@ def test_every_family(name: str, family: str, tiny: Callable[..., LanguageModel]
     assert fingerprint(lm.model) == weights
     said = lm.score([EDIT.text] * 2, ["Oslo"] * 2, overlays=[None, overlay])
     assert said[1] != said[0]
-    if name in ("ft-m", "lora", "grace", "t-patcher", "calinet", "r-rome"):  # trained on this very prompt
+    if name in ("ft-m", "lora", "grace", "t-patcher", "calinet", "r-rome", "mend", "ke"):  # trained on this very prompt
         assert said[1].mean_logprob > said[0].mean_logprob
 
 

@@ -1,0 +1,88 @@
+"""More of the ledger of weight edits: what was computed on top of what, making it again, changes from elsewhere, the
+guard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from app.engine import Engine
+from app.views import EntryView
+from app.weight_desk import entry_view
+from knowledge.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from editors.ledger import Entry
+
+GUARDS = ("off", "warn", "refuse")
+
+
+class LedgerDesk:
+    """Over the engine's ledger; all of it needs the model."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def entry(self, entry_id: int) -> Entry:
+        """The whole entry, with its norms, its locality sample and its warnings."""
+        return self._engine.ledger.get(entry_id)
+
+    def dependents(self, entry_id: int) -> list[EntryView]:
+        """Later entries that were computed while this one was active: they are exact without it all the same, but
+        were made for a model that had it."""
+        return [entry_view(entry) for entry in self._engine.ledger.dependents(entry_id)]
+
+    def recompute(
+        self, entry_ids: Sequence[int], *, progress: Callable[[float, str], None] | None = None
+    ) -> list[EntryView]:
+        """Makes entries again, in their order, on what is active now; each takes the old one's place.
+
+        Raises:
+            PalimpsestError: an unknown or imported entry, or the editor refuses; entries before it are done.
+        """
+        from editors.registry import get_editor
+
+        made = []
+        ledger = self._engine.ledger
+        for number in sorted(dict.fromkeys(entry_ids)):
+            entry = ledger.get(number)
+            if not entry.edits:
+                raise InvalidInput(f"Weight edit {number} was imported: what it says is not known, so it stays.")
+            editor = get_editor(entry.method, moments=self._engine.moments, **plain_settings(entry.settings))
+            made.append(entry_view(ledger.recompute(number, editor, progress=progress)))
+        return made
+
+    def bring_in(self, path: Path) -> EntryView:
+        """A change from elsewhere as an entry: our own export, or a plain LoRA adapter of peft.
+
+        Raises:
+            PalimpsestError: it cannot be read, or was made for a model of other shapes.
+        """
+        from editors.importing import read_change
+
+        ledger = self._engine.ledger
+        return entry_view(ledger.add(read_change(ledger.lm, path), source=str(path)))
+
+    def guarded(self, limit: str, *, sample: int = 24) -> None:
+        """Sets the guard of this program's ledger: "off", "warn" or "refuse".
+
+        Raises:
+            InvalidInput: none of these.
+        """
+        from editors.guard import Guard, LocalitySample
+
+        if limit not in GUARDS:
+            raise InvalidInput(f"The guard is one of {', '.join(GUARDS)}, not {limit!r}.")
+        kept = LocalitySample(sample, self._engine.settings.seed, self._engine.world)
+        self._engine.ledger.guard = None if limit == "off" else Guard(limit=limit, sample=kept)  # type: ignore[arg-type]
+
+
+def plain_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """An entry's settings as an editor takes them: those that JSON keeps, lists as tuples."""
+    return {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in settings.items()
+        if isinstance(value, str | int | float | bool | list) and name != "imported_from"
+    }

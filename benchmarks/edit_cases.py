@@ -1,0 +1,104 @@
+"""Facts, models and measures of the editor benchmarks."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from editors.hypernetwork_data import is_held_out
+from evaluation.compare import completion, prompt_of
+from evaluation.methods import Treatment
+from evaluation.metrics import generation_right
+from knowledge.edit import Edit
+from knowledge.probes import Amounts, Probe, probes_for
+from knowledge.world import load_world
+from language_model.model import LanguageModel
+from language_model.overlay import Overlay
+
+AMOUNTS = Amounts(generality=4, neighbour=3, relation=3, unrelated=2, alias=0, onehop=0, inverse=0)
+GPT2_SIZE = "gpt2-size"
+
+
+def load(name: str) -> LanguageModel:
+    """A model by name; ``gpt2-size``: random weights in the shape of GPT-2 small, with the bundled tokenizer."""
+    if name != GPT2_SIZE:
+        return LanguageModel.load(name)
+    import torch
+    from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+
+    from language_model.loading import BUNDLED_WEIGHTS
+
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config(bos_token_id=None, eos_token_id=None))
+    return LanguageModel(model, AutoTokenizer.from_pretrained(BUNDLED_WEIGHTS), GPT2_SIZE)
+
+
+def counterfactuals(count: int, *, seed: int = 0, held_out: bool = False) -> list[Edit]:
+    """So many edits of different facts, each relation as likely as any other; the same for the same seed.
+
+    Args:
+        held_out: only subjects that MEND and KE were not trained on.
+    """
+    world, rng = load_world(), random.Random(seed)
+    relations = [
+        relation
+        for relation in world.relations.values()
+        if relation.functional and len(world.objects_of_relation.get(relation.id, ())) > 1
+    ]
+    found: dict[tuple[str, str], Edit] = {}
+    for _ in range(200 * count):
+        if len(found) == count:
+            break
+        relation = rng.choice(relations)
+        fact = rng.choice(world.by_relation[relation.id])
+        target = rng.choice([item for item in world.objects_of_relation[relation.id] if item != fact.object])
+        if not held_out or is_held_out(fact.subject):
+            found.setdefault((fact.subject, relation.id), world.edit(fact.subject, relation.id, target))
+    return list(found.values())
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """Right or wrong by generation, a flag a probe. Locality: the answer is the unedited model's."""
+
+    efficacy: list[bool]
+    generality: list[bool]
+    locality: list[bool]
+    every_form: list[bool]  # one a fact: its own wording comes right in the completion and in the chat form
+
+
+def answers(lm: LanguageModel, probes: Sequence[Probe], overlays: Sequence[Overlay | None]) -> list[str]:
+    prompts = [prompt_of(lm, Treatment(), probe) for probe in probes]
+    said: list[str] = []
+    for at in range(0, len(prompts), 128):
+        said += lm.generate(prompts[at : at + 128], overlays=overlays[at : at + 128], max_new_tokens=16)
+    return [
+        completion(text, (probe.expected or "", *probe.aliases)) if isinstance(prompt, str) else text
+        for probe, prompt, text in zip(probes, prompts, said, strict=True)
+    ]
+
+
+def outcomes(
+    lm: LanguageModel, edits: Sequence[Edit], overlays: Sequence[Overlay | None], *, seed: int = 0
+) -> Outcomes:
+    """Every edit's probes, each under the overlay of its edit."""
+    world = load_world()
+    asked = [
+        (n, probe) for n, edit in enumerate(edits) for probe in probes_for(edit, world, seed=seed, amounts=AMOUNTS)
+    ]
+    probes, under = [probe for _, probe in asked], [overlays[number] for number, _ in asked]
+    local = [index for index, probe in enumerate(probes) if probe.metric == "locality"]
+    now = answers(lm, probes, under)
+    before = dict(zip(local, answers(lm, [probes[i] for i in local], [None] * len(local)), strict=True))
+    flags: dict[str, list[bool]] = {"efficacy": [], "generality": [], "locality": []}
+    whole = [True] * len(edits)
+    for index, ((number, probe), said) in enumerate(zip(asked, now, strict=True)):
+        if probe.metric == "locality":
+            flags["locality"].append(said == before[index])
+        elif probe.metric in flags and probe.expected:
+            right = generation_right(said, probe.expected, probe.aliases)
+            flags[probe.metric].append(right)
+            if probe.metric == "efficacy":
+                whole[number] &= right
+    return Outcomes(flags["efficacy"], flags["generality"], flags["locality"], whole)

@@ -1,0 +1,271 @@
+"""The graph walk on MQuAKE questions: any and all of three phrasings, hop-wise, cut chains, distractors, strangers.
+
+    python -m benchmarks.multihop                  # everything, on the second half of the file
+    python -m benchmarks.multihop --part all --only full
+
+All edits of the file are in memory. Nothing tells the walk how many hops there are. The questions cut to 2 and 3 hops
+begin at the chain's own first entity and are worded from the relations' labels and the file's single-hop questions,
+in three ways. Distractors give every entity of the chains at least eight facts of other relations, their objects drawn
+from the entities of the chains and from names of the bundled world. No language model is needed: all hops are edited.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.table import rate, show
+from evaluation.datasets import find, read
+from evaluation.datasets.cases import EditCase
+from knowledge.text import answer_matches
+from knowledge.world import load_world
+from memory.embedder import load_embedder
+from memory.gate import Gate
+from memory.lexicon import Lexicon
+from memory.registry import get_strategy
+from memory.store import FactStore
+from memory.vocabulary import bundled as vocabulary
+from memory.writing import Draft
+
+
+class Silent:
+    """A model that knows nothing: every hop has to come from memory."""
+
+    name = "silent"
+    context = 2048
+
+    def count_tokens(self, prompt: Any) -> int:
+        return 1
+
+    def generate(self, prompts: Sequence[Any], **_: Any) -> list[str]:
+        return ["I don't know"] * len(prompts)
+
+    def stream(self, prompt: Any, **_: Any) -> Any:
+        yield "I don't know"
+
+
+@dataclass(frozen=True)
+class Task:
+    """Three phrasings with what is right."""
+
+    questions: tuple[str, ...]
+    answer: str
+    aliases: tuple[str, ...]
+    hops: tuple[tuple[str, tuple[str, ...]], ...]  # answers of the hops with their other names
+
+
+def tasks(cases: Sequence[EditCase]) -> list[Task]:
+    """The file's own questions."""
+    out = []
+    for case in cases:
+        chain = case.multihop
+        assert chain is not None
+        hops = tuple((hop.answer, hop.aliases) for hop in chain.hops)
+        out.append(Task(chain.questions, chain.after, chain.after_aliases, hops))
+    return out
+
+
+def cut(raw: Sequence[dict[str, Any]], length: int) -> list[Task]:
+    """The chains' first hops as questions of their own, worded from relation labels and single-hop questions."""
+    out = []
+    for record in raw:
+        triples = record["orig"]["new_triples_labeled"][:length]
+        hops = record["new_single_hops"][:length]
+        labels = [relation.replace(" / ", "/") for _, relation, _ in triples]
+        first = triples[0][0]
+        of = first
+        for label in labels[:-1]:
+            of = f"the {label} of {of}"
+        own = f"{first}'s {labels[0]}"
+        for label in labels[1:-1]:
+            own = f"the {label} of {own}"
+        last = hops[-1]["question"]
+        inner = triples[-1][0]
+        asked = last.replace(inner, of) if inner in last else f"What is the {labels[-1]} of {of}?"
+        questions = (
+            f"What is the {labels[-1]} of {of}?",
+            asked,
+            f"Tell me the {labels[-1]} of {own}.",
+        )
+        answers = tuple((hop["answer"], tuple(hop.get("answer_alias", ()))) for hop in hops)
+        out.append(Task(questions, answers[-1][0], answers[-1][1], answers))
+    return out
+
+
+def fill(store: FactStore, cases: Sequence[EditCase]) -> None:
+    """All edits as facts, in the wording of the file."""
+    drafts = []
+    for case in cases:
+        for edit in case.edits:
+            word = store.lexicon.word(
+                edit.subject, edit.relation, edit.target_new, prompt=edit.prompt, question=edit.question
+            )
+            drafts.append(Draft(word, source="MQuAKE"))
+    store.add_many(drafts)
+
+
+def distract(store: FactStore, number: int, seed: int) -> int:
+    """Facts of other relations about every entity of the chains, at least eight each, ``number`` in all."""
+    rng = random.Random(seed)
+    facts = store.list(limit=None)
+    taken = {(fact.subject_key, fact.relation_key) for fact in facts}
+    groups: dict[str, set[str]] = {}
+    said = {fact.relation: (fact.prompt, fact.question) for fact in facts if fact.prompt and fact.question}
+    for fact in facts:
+        groups.setdefault(fact.subject_key, set()).add(str(fact.relation))
+    entities = {fact.subject: fact.subject_key for fact in facts} | {fact.object: fact.object_key for fact in facts}
+    world = load_world()
+    names = [name for kind in world.entities.values() for name in kind]
+    # relations of the file, in its own wordings, and those of the vocabulary that the file does not have
+    file_relations = [
+        (str(relation), prompt, (question or "").replace(_subject(facts, str(relation)), "{}"))
+        for relation, (prompt, question) in said.items()
+    ]
+    others = [
+        (sense.id, sense.cloze[0], next(q for q in sense.question if q.endswith("?")))
+        for sense in vocabulary().senses
+        if not sense.subject_type and sense.group not in _SAME_AS_FILE
+    ]
+    drafts: list[Draft] = []
+    pool = [*file_relations, *others]
+    objects = [*entities, *names]
+
+    def add(subject: str, key: str) -> None:
+        relation, prompt, question = rng.choice(pool)
+        if (key, relation.casefold()) in taken:
+            return
+        taken.add((key, relation.casefold()))
+        asked = question.replace("{}", subject) if "{}" in question else None
+        word = store.lexicon.word(subject, relation, rng.choice(objects), prompt=prompt, question=asked)
+        drafts.append(Draft(word, source="distractor"))
+
+    for subject, key in entities.items():
+        before = len(drafts)
+        while len(drafts) < before + 8:
+            add(subject, key)
+    while len(drafts) < number:
+        subject = rng.choice([*entities, *names]) if rng.random() < 0.5 else f"{rng.choice(names)} {rng.randint(2, 99)}"
+        add(subject, store.lexicon.entity_key(subject))
+    for start in range(0, len(drafts), 1000):
+        store.add_many(drafts[start : start + 1000])
+    return len(drafts)
+
+
+def _subject(facts: Sequence[Any], relation: str) -> str:
+    return next(str(fact.subject) for fact in facts if fact.relation == relation and fact.question)
+
+
+# groups of the vocabulary that say a relation of the file over again; a distractor of one would be a second truth
+_SAME_AS_FILE = frozenset(
+    "performer manager citizenship official_language founded_by spouse field_position sport work_country sport_origin "
+    "dish_origin capital manufacturer creator work_creator developer ceo child broadcaster continent head_coach "
+    "employer birthplace notable_work author death_place occupation university chairperson headquarters state_capital "
+    "country director team league member_of_band captain designer producer product".split()
+)
+
+
+def score(name: str, store: FactStore, gate: Gate, given: Sequence[Task], misses: int) -> list[Any]:
+    """One row of the table."""
+    walk = get_strategy("graph_walk", Silent(), gate)
+    any_right, all_right, hops_right, answered, seconds = [], [], [], [], []
+    for task in given:
+        rights = []
+        for question in task.questions:
+            start = time.perf_counter()
+            answer = walk.answer(question)
+            seconds.append(time.perf_counter() - start)
+            right = answer.source == "memory" and answer_matches(answer.answer, task.answer, task.aliases)
+            rights.append(right)
+            answered.append(answer.source == "memory")
+            said = [str(step["answer"]) for step in answer.steps]
+            along = len(said) == len(task.hops) and all(
+                answer_matches(one, *hop) for one, hop in zip(said, task.hops, strict=True)
+            )
+            if right:
+                hops_right.append(along)
+            if not right and misses > 0:
+                misses -= 1
+                print(f"  missed: {question}\n    wanted {task.answer}, got {answer.answer} by {' -> '.join(said)}")
+        any_right.append(any(rights))
+        all_right.append(all(rights))
+    seconds.sort()
+    return [
+        name, len(given), rate(any_right), rate(all_right), rate(hops_right), rate(answered),
+        f"{1000 * seconds[len(seconds) // 2]:.0f} / {1000 * seconds[int(len(seconds) * 0.95)]:.0f}",
+    ]  # fmt: skip
+
+
+def strangers(store: FactStore, gate: Gate, cases: Sequence[EditCase], misses: int) -> list[Any]:
+    """Each case's first entity taken out of memory, its question asked, and put back."""
+    walk = get_strategy("graph_walk", Silent(), gate)
+    flags = []
+    for case in cases:
+        assert case.multihop is not None
+        key = store.lexicon.entity_key(_first(case))
+        gone = [fact for fact in store.about([key], ("default",), 1000) if fact.subject_key == key]
+        for fact in gone:
+            store.retire(fact.id)
+        for question in case.multihop.questions:
+            answer = walk.answer(question)
+            flags.append(answer.source == "model")
+            if answer.source != "model" and misses > 0:
+                misses -= 1
+                said = " -> ".join(str(step["answer"]) for step in answer.steps)
+                print(f"  not abstained: {question}\n    {said} from {answer.hits[0].fact.statement}")
+        for _ in gone:
+            store.undo()
+    return ["first entity unknown: abstains", len(flags), rate(flags), "-", "-", "-", "-"]
+
+
+def _first(case: EditCase) -> str:
+    """The entity at the chain's beginning: a subject that is no other hop's answer, else the first edit's."""
+    assert case.multihop is not None
+    cloze = case.multihop.hops[0].cloze
+    return next((edit.subject for edit in case.edits if edit.text == cloze), case.edits[0].subject)
+
+
+def main() -> None:
+    import json
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", default="mquake_hard")
+    parser.add_argument("--path", type=Path, help="this very file, in MQuAKE's format")
+    parser.add_argument("--part", choices=("first", "second", "all"), default="second", help="which half is asked")
+    parser.add_argument("--only", choices=("full", "cut", "strangers", "distractors"), help="one block of rows")
+    parser.add_argument("--distractors", type=int, default=20_000)
+    parser.add_argument("--misses", type=int, default=0, help="so many failures are shown a row")
+    parser.add_argument("--limit", type=int, help="so many cases at most")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    path = options.path or find(options.dataset)
+    cases = read(options.dataset, path=path)
+    raw = json.loads(path.read_text(encoding="utf-8"))
+    half = len(cases) // 2
+    chosen = {"first": slice(half), "second": slice(half, None), "all": slice(None)}[options.part]
+    asked, records = cases[chosen][: options.limit], raw[chosen][: options.limit]
+    embedder = load_embedder()
+    rows = []
+    with FactStore("sqlite://", embedder, lexicon=Lexicon.bundled()) as store:
+        fill(store, cases)
+        gate = Gate(store)
+        if options.only in (None, "full"):
+            rows.append(score("the file's questions", store, gate, tasks(asked), options.misses))
+        if options.only in (None, "cut"):
+            for length in (2, 3):
+                rows.append(score(f"cut to {length} hops", store, gate, cut(records, length), options.misses))
+        if options.only in (None, "strangers"):
+            rows.append(strangers(store, gate, asked, options.misses))
+        if options.only in (None, "distractors"):
+            count = distract(store, options.distractors, seed=0)
+            rows.append(score(f"with {count} distractors", store, gate, tasks(asked), options.misses))
+    columns = ("questions", "n", "any of 3", "all of 3", "hop-wise, of right ones", "answered", "ms median / p95")
+    show(f"Graph walk, {path.name}, {options.part} part", columns, rows, as_json=options.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""Reading a multi-hop question as a chain of relations, without looking at any facts.
+
+Where memory does not hold every hop, the language model is asked for the missing ones, so the chain has to be read off
+the question alone: "What is the currency of the country where the Eiffel Tower stands?" is *located in*, *country*,
+*currency* from the tower outwards. Candidates are sequences of the world's relations in which each goes on from the
+kind of thing that the one before ends at; they are scored by how well they explain the words, as paths of facts are
+(:mod:`memory.chains`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from knowledge.relations import Relation
+from knowledge.world import load_world
+from memory.chains import Reading, in_order
+from memory.relation_words import Floats, RelationWords
+
+_LONGEST = 5
+_BEAM = 60
+_FINALISTS = 20
+_HOP = 1.5  # cost of a relation in the chain
+_SPOKEN = 1.0  # log ratio from which a word counts as saying a relation; a chain has no silent ones
+ENOUGH = 3.0  # score from which a chain is believed
+
+
+@dataclass(frozen=True, slots=True)
+class RelationChain:
+    """Relations from the entity outwards, with how well they explain the question."""
+
+    relations: tuple[Relation, ...]
+    score: float
+
+
+def read_relations(
+    reading: Reading, relations: Mapping[str, Relation], table: RelationWords | None = None
+) -> RelationChain | None:
+    """The chain of relations that explains the question best; None where none does well enough.
+
+    Args:
+        relations: those that may be asked for, by id.
+    """
+    table = table or RelationWords.bundled()
+    asked = reading.stems
+    known = list(relations.values())
+    if not known or not asked:
+        return None
+    group = {sense.id: sense.group for sense in table.vocabulary.senses if sense.subject_type}
+    rows = np.array([_row(relation, asked, table, group.get(relation.id)) for relation in known])
+    spoken = (rows >= _SPOKEN).any(1)
+    kinds = load_world().types_of(load_world().canonical(reading.start.name) or reading.start.name)
+    beam: list[tuple[float, tuple[int, ...], Floats]] = [(0.0, (), np.full(len(asked), -np.inf))]
+    done: list[tuple[float, tuple[int, ...], Floats]] = []
+    for _ in range(_LONGEST):
+        grown = []
+        for _, chain, cover in beam:
+            fits = kinds if not chain else (known[chain[-1]].object_type,)
+            for number, relation in enumerate(known):
+                if spoken[number] and (not fits or relation.subject_type in fits) and number not in chain:
+                    wider = np.maximum(cover, rows[number])
+                    longer = (*chain, number)
+                    grown.append((float(wider.sum()) - _HOP * len(longer), longer, wider))
+        grown.sort(key=lambda item: -item[0])
+        beam = grown[:_BEAM]
+        done += beam
+    done.sort(key=lambda item: -item[0])
+    best: RelationChain | None = None
+    for _, chain, _ in done[:_FINALISTS]:
+        found = RelationChain(tuple(known[number] for number in chain), _score(rows[list(chain)], reading))
+        if found.score >= ENOUGH and (best is None or found.score > best.score):
+            best = found
+    return best
+
+
+def _score(rows: Floats, reading: Reading) -> float:
+    last, before = rows[-1], rows[:-1].max(0, initial=0.0)
+    first, second = (float((last - before)[list(part)].sum()) for part in reading.heads)
+    return in_order(rows, reading.left, reading.right) - _HOP * len(rows) + first + second / 2
+
+
+def _row(relation: Relation, asked: Sequence[str], table: RelationWords, group: str | None) -> Floats:
+    own = [relation.label, relation.cloze[0], relation.question[0], *relation.noun[:4]]
+    masked = [text.replace("{}", " ") for text in own]
+    return table.fact_ratios(asked, table.group_weights(masked, group), masked)

@@ -1,0 +1,140 @@
+"""Graph walk: a chain of facts is followed in the memory itself.
+
+Facts are triples, so a question of several hops describes a path through them (:mod:`memory.chains`). The walk takes
+the path that explains the question's words best and answers with its end; no language model has a say in the hops
+that memory knows. Where memory lacks a hop, the question is read as a chain of relations
+(:mod:`memory.relation_chains`), the model is asked for the hops that memory does not hold, and memory goes first at
+each. Where the question names no entity that memory has facts about, or the facts do not lead where the question
+goes, the walk abstains and the model answers by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+from knowledge.relations import Relation
+from knowledge.text import normalise_answer, normalise_key
+from language_model.prompts import UNKNOWN, user
+from memory.chains import ChainReader, Path, Start, looks_like_chain
+from memory.gate import Gate
+from memory.models import ChatModel
+from memory.relation_chains import RelationChain, read_relations
+from memory.schema import StoredFact
+from memory.strategies.base import Outcome, Request, Step, Strategy
+from memory.view import Hit
+
+_FEW_WORDS = 4.0  # log ratios up to which a question says next to nothing beside its entity: "Where is Big Ben?"
+
+
+class GraphWalk(Strategy):
+    """The path through memory that the question describes; it is shown in ``Answer.steps``."""
+
+    name = "graph_walk"
+    title = "Graph walk: chains followed in memory"
+    paper = ""
+
+    def __init__(self, lm: ChatModel, gate: Gate, reader: ChainReader | None = None) -> None:
+        super().__init__(lm, gate)
+        self.reader = reader or ChainReader(gate)
+
+    def run(self, request: Request) -> Generator[str, None, Outcome]:
+        if request.cancel is not None and request.cancel.is_set():
+            return Outcome("", "model")
+        path = self.reader.best(request.query, request.namespace)
+        if path is not None and path.complete:
+            steps = [_memory_step(fact, spoken) for fact, spoken in zip(path.facts, path.spoken, strict=True)]
+            for step in steps:
+                self._tell(step, request)
+            text = path.facts[-1].object
+            yield text
+            return Outcome(text, "memory", tuple(Hit(fact, 1.0) for fact in path.facts), tuple(steps))
+        found = self._single(request) or self._mixed(request)
+        if found is None:
+            return (yield from self.plain(request))
+        yield found.text
+        return found
+
+    def covers(self, query: str, namespace: str) -> Path | None:
+        """The path of several facts that answers a question, if there is one; nothing is generated."""
+        path = self.reader.best(query, namespace)
+        return path if path is not None and path.complete and len(path.facts) > 1 else None
+
+    def reads(self, query: str, namespace: str) -> bool:
+        """Whether a question can be read as a chain of relations, whoever knows the hops."""
+        found = self._chain(query, namespace)
+        return found is not None and len(found[0].relations) > 1
+
+    def _single(self, request: Request) -> Outcome | None:
+        """The fact that the gate accepts, where the question has no words a relation could be read from."""
+        hits = request.verdict.accepted[:1]
+        if not hits or looks_like_chain(request.query):
+            return None
+        starts = self.reader.starts(request.query, request.namespace)
+        said = min((self.reader.content(self.reader.read(request.query, start)) for start in starts), default=0.0)
+        if said > _FEW_WORDS:
+            return None
+        step = _memory_step(hits[0].fact, True)
+        self._tell(step, request)
+        return Outcome(hits[0].fact.object, "memory", hits, (step,))
+
+    # ------------------------------------------------------------------------------------------------ mixed chains
+
+    def _mixed(self, request: Request) -> Outcome | None:
+        """A chain of which memory knows some hops and the model the others; None where memory knows none of it."""
+        found = self._chain(request.query, request.namespace)
+        return self._along(*found, request) if found is not None else None
+
+    def _chain(self, query: str, namespace: str) -> tuple[RelationChain, Start] | None:
+        found: list[tuple[RelationChain, Start]] = []
+        for start in self.reader.entities(query, namespace):
+            reading = self.reader.read(query, start)
+            chain = read_relations(reading, self.gate.store.lexicon.relations, self.reader.table)
+            if chain is not None and reading.strangers == 0:
+                found.append((chain, start))
+        return max(found, key=lambda pair: pair[0].score, default=None)
+
+    def _along(self, chain: RelationChain, start: Start, request: Request) -> Outcome | None:
+        lexicon = self.gate.store.lexicon
+        key, name = start.key, start.name
+        steps: list[Step] = []
+        used: list[Hit] = []
+        for relation in chain.relations:
+            fact = self._known(key, relation, request.namespace)
+            if fact is not None:
+                steps.append(_memory_step(fact, True))
+                used.append(Hit(fact, 1.0))
+                name = fact.object
+            elif request.cancel is not None and request.cancel.is_set():
+                return None
+            else:
+                question = relation.ask(name)
+                name = self.reply([user(question)], request).strip().rstrip(".")
+                if not name or normalise_answer(name) == normalise_answer(UNKNOWN):
+                    return None
+                steps.append({"subquestion": question, "retrieved": None, "answer": name, "source": "model"})
+            key = lexicon.entity_key(name)
+        if not used:
+            return None
+        for step in steps:
+            self._tell(step, request)
+        return Outcome(name, "memory", tuple(used), tuple(steps))
+
+    def _known(self, key: str, relation: Relation, namespace: str) -> StoredFact | None:
+        """The fact in memory about an entity that says this relation."""
+        facts = self.reader.facts_about({key}, namespace)
+        own = {normalise_key(relation.id), normalise_key(relation.label), relation.id}
+        return next((fact for fact in facts if fact.relation_key in own or self.reader.says(fact, relation.id)), None)
+
+    def _tell(self, step: Step, request: Request) -> None:
+        if request.on_step is not None:
+            request.on_step(step)
+
+
+def _memory_step(fact: StoredFact, spoken: bool) -> Step:
+    return {
+        "subquestion": fact.question or f"{(fact.prompt or '').replace('{}', fact.subject)} ...",
+        "retrieved": Hit(fact, 1.0).to_json(),
+        "verdict": "followed" if spoken else "passed through",
+        "answer": fact.object,
+        "source": "memory",
+    }
