@@ -29,7 +29,9 @@ app = typer.Typer(
 app.add_typer(facts.app, name="facts")
 app.add_typer(weights.app, name="weights")
 app.add_typer(training.app, name="train")
-for function in (asking.ask, asking.route, comparing.compare, asking.models, locate.locate):
+for function in (
+    asking.ask, asking.correct, asking.corrections, asking.route, comparing.compare, asking.models, locate.locate,
+):  # fmt: skip
     app.command()(function)
 
 Host = Annotated[str | None, typer.Option("--host", help="Address to serve on.", show_default=False)]

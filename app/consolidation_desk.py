@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.engine import Engine
 from app.served import Served
+from app.views import ConsolidationView, DueFact
 from knowledge.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -52,6 +53,27 @@ class ConsolidationDesk:
         ]
         return [fact for fact in self._facts(chosen) if fact.current][:most]
 
+    def due_facts(self, *, at_least: int = 3, most: int = 100) -> list[DueFact]:
+        """The same with how often each was served, for showing. Needs the model, since the ledger does."""
+        times = self.served.times(namespace=self._space)
+        return [
+            DueFact(fact.id, times.get(fact.id, 0), fact.statement) for fact in self.due(at_least=at_least, most=most)
+        ]
+
+    def write(
+        self,
+        *,
+        at_least: int = 3,
+        method: str = "memit",
+        progress: Callable[[float, str], None] | None = None,
+    ) -> ConsolidationView:
+        """Writes what is due and tells what became of it, as a plain record.
+
+        Raises:
+            PalimpsestError: as :meth:`run`.
+        """
+        return consolidation_view(self.run(at_least=at_least, method=method, progress=progress))
+
     def run(
         self,
         *,
@@ -89,3 +111,22 @@ class ConsolidationDesk:
 
     def _facts(self, ids: Sequence[int]) -> list[StoredFact]:
         return [self._engine.store.get(number, namespace=self._space) for number in ids]
+
+
+def consolidation_view(found: Consolidation) -> ConsolidationView:
+    """The outcome as the outside sees it."""
+    seen = found.locality
+    return ConsolidationView(
+        kept=found.kept,
+        entry=found.entry,
+        written=tuple(edit.statement for edit in found.written),
+        known=tuple(edit.statement for edit in found.known),
+        clashing=tuple(edit.statement for edit in found.clashing),
+        failed=tuple(edit.statement for edit in found.failed),
+        efficacy=found.efficacy,
+        generality=found.generality,
+        locality_before=seen.before if seen else None,
+        locality_after=seen.after if seen else None,
+        locality_n=seen.n if seen else 0,
+        reasons=found.reasons,
+    )

@@ -33,6 +33,7 @@ CREATE INDEX IF NOT EXISTS chat_owner ON chat (owner, updated_at);
 CREATE TABLE IF NOT EXISTS turn (
     chat_id TEXT NOT NULL REFERENCES chat (id) ON DELETE CASCADE, position INTEGER NOT NULL,
     question TEXT NOT NULL, answer TEXT, unedited TEXT, evidence TEXT, stopped INTEGER NOT NULL DEFAULT 0,
+    about TEXT,
     PRIMARY KEY (chat_id, position));
 """
 
@@ -50,6 +51,7 @@ class Turn:
     unedited: str | None = None  # the unedited model's answer, where a comparison was asked for
     evidence: dict[str, Any] | None = None  # the answer's JSON
     stopped: bool = False
+    about: str | None = None  # the message corrects the answer to this earlier question
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ class Conversations:
         path.parent.mkdir(parents=True, exist_ok=True)
         with self._open() as db:
             db.executescript(_SCHEMA)
+            if "about" not in {row[1] for row in db.execute("PRAGMA table_info(turn)")}:  # chats of earlier versions
+                db.execute("ALTER TABLE turn ADD COLUMN about TEXT")
         path.chmod(0o600)
 
     @contextmanager
@@ -114,10 +118,11 @@ class Conversations:
         with self._open() as db:
             self._check(db, owner, chat)
             rows = db.execute(
-                "SELECT question, answer, unedited, evidence, stopped FROM turn WHERE chat_id = ? ORDER BY position",
+                "SELECT question, answer, unedited, evidence, stopped, about FROM turn WHERE chat_id = ? "
+                "ORDER BY position",
                 (chat,),
             ).fetchall()
-        return [Turn(q, a, u, json.loads(e) if e else None, bool(s)) for q, a, u, e, s in rows]
+        return [Turn(q, a, u, json.loads(e) if e else None, bool(s), about) for q, a, u, e, s, about in rows]
 
     def append(self, owner: str, chat: str, turn: Turn) -> int:
         """Adds a turn; makes the chat, titled by its first question, where there is none. Gives the position."""
@@ -133,7 +138,7 @@ class Conversations:
         return position
 
     def update_last(self, owner: str, chat: str, **changes: Any) -> None:
-        """Changes fields of the last turn (``answer``, ``unedited``, ``evidence``, ``stopped``)."""
+        """Changes fields of the last turn (``answer``, ``unedited``, ``evidence``, ``stopped``, ``about``)."""
         turns = self.turns(owner, chat)
         if not turns:
             return
@@ -170,8 +175,9 @@ class Conversations:
     def _write(db: sqlite3.Connection, chat: str, position: int, turn: Turn) -> None:
         evidence = json.dumps(turn.evidence) if turn.evidence is not None else None
         db.execute(
-            "INSERT OR REPLACE INTO turn VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (chat, position, turn.question, turn.answer, turn.unedited, evidence, int(turn.stopped)),
+            "INSERT OR REPLACE INTO turn (chat_id, position, question, answer, unedited, evidence, stopped, about) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (chat, position, turn.question, turn.answer, turn.unedited, evidence, int(turn.stopped), turn.about),
         )
         db.execute("UPDATE chat SET updated_at = ? WHERE id = ?", (time.time(), chat))
 

@@ -18,6 +18,7 @@ from app.views import ModelState
 from knowledge.errors import PalimpsestError
 
 if TYPE_CHECKING:
+    from editors.guard import Guard
     from editors.ledger import WeightLedger
     from editors.statistics import MomentStore
     from knowledge.world import World
@@ -137,8 +138,17 @@ class Engine:
             if self._ledger is None:
                 from editors.ledger import WeightLedger
 
-                self._ledger = WeightLedger(self.store.engine, self.lm, self.settings.weights_folder)
+                guard = self.guard(self.settings.guard)
+                self._ledger = WeightLedger(self.store.engine, self.lm, self.settings.weights_folder, guard=guard)
             return self._ledger
+
+    def guard(self, limit: str, sample: int | None = None) -> Guard | None:
+        """What watches over new weight edits; None for "off"."""
+        from editors.guard import Guard, LocalitySample
+
+        size = self.settings.guard_sample if sample is None else sample
+        kept = LocalitySample(size, self.settings.seed, self.world)
+        return None if limit == "off" else Guard(limit="refuse" if limit == "refuse" else "warn", sample=kept)
 
     @property
     def router(self) -> Router:

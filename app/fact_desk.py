@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from app.engine import Engine
 from app.errors import NothingFound
@@ -67,13 +69,19 @@ class FactDesk:
         object: str | None = None,
         keep_both: bool = False,
         source: str = "user",
+        similar: Literal["keep", "ask", "replace"] = "keep",
+        valid_from: str | None = None,
+        valid_to: str | None = None,
     ) -> AddOutcome:
         """Stores a fact given as one sentence or in three parts.
 
         Args:
             keep_both: leave a contradicting fact in force beside the new one.
+            similar: what to do where a very similar fact about something else is there; "ask" raises.
+            valid_from, valid_to: since and until when it holds, ISO 8601; from now on by default.
 
         Raises:
+            NearDuplicate: ``similar`` is "ask" and there is a similar fact.
             PalimpsestError: the sentence is not understood, or a part is missing.
         """
         if text and (subject or relation or object):
@@ -87,6 +95,7 @@ class FactDesk:
         if keep_both:
             parts["cardinality"] = "multi"
         parts["target_true"] = self._told_before(parts)
+        parts |= {"valid_from": moment(valid_from), "valid_to": moment(valid_to), "if_similar": similar}
         result = self._engine.store.add(**parts, source=source, namespace=self._space)
         old = fact_view(result.superseded) if result.superseded else None
         return AddOutcome(fact_view(result.fact), old, result.duplicate)
@@ -130,19 +139,30 @@ class FactDesk:
                 return self.get(fact_id)
         raise NothingFound(f"Fact {fact_id} was not removed, so it cannot be restored.")
 
-    def undo(self) -> EventView:
-        """Takes the last change back."""
-        return self._turn(self._engine.store.undo)
+    def purge(self, fact_id: int) -> FactView:
+        """Deletes a fact and its history for good; nothing brings it back."""
+        gone = self.get(fact_id)
+        self._engine.store.purge([fact_id], confirm=True, namespace=self._space)
+        return gone
 
-    def redo(self) -> EventView:
-        """Makes the last undone change again."""
-        return self._turn(self._engine.store.redo)
+    def add_alias(self, alias: str, subject: str) -> tuple[str, ...]:
+        """Another name of a subject; gives all that it has."""
+        self._engine.store.add_alias(alias, subject, namespace=self._space)
+        return tuple(self._engine.store.aliases(subject, namespace=self._space))
 
-    def _turn(self, turn: Any) -> EventView:
+    def undo(self, action: int | None = None) -> EventView:
+        """Takes a change back: the last one, or any by its number in the history."""
+        return self._turn(self._engine.store.undo, action)
+
+    def redo(self, action: int | None = None) -> EventView:
+        """Makes the last undone change again, or any by its number."""
+        return self._turn(self._engine.store.redo, action)
+
+    def _turn(self, turn: Any, number: int | None) -> EventView:
         from memory.errors import NothingToUndo
 
         try:
-            action: Action = turn(namespace=self._space)
+            action: Action = turn(number, namespace=self._space)
         except NothingToUndo as error:
             raise NothingFound(str(error)) from error
         named = "; ".join(f"{fact.statement} ({fact.status})" for fact in action.facts[:3])
@@ -157,13 +177,26 @@ class FactDesk:
     def count(self) -> int:
         return self._engine.store.count(namespace=self._space)
 
-    def page(self, query: str = "", *, include_past: bool = False, page: int = 1, size: int | None = None) -> FactPage:
-        """One page, newest first; ``query`` is text that the statement contains."""
+    def page(
+        self,
+        query: str = "",
+        *,
+        include_past: bool = False,
+        page: int = 1,
+        size: int | None = None,
+        as_of: str | None = None,
+    ) -> FactPage:
+        """One page, newest first; ``query`` is text that the statement contains.
+
+        Args:
+            as_of: only what was in force at that time, ISO 8601, whatever became of it since.
+        """
         size = size or self._engine.settings.page_size
         where: dict[str, Any] = {
             "namespace": self._space,
             "status": None if include_past else "current",
             "contains": query or None,
+            "as_of": moment(as_of, end=True),
         }
         total = self._engine.store.count(**where)
         pages = max(1, -(-total // size))
@@ -206,9 +239,9 @@ class FactDesk:
 
     # ------------------------------------------------------------------------------------------------ files
 
-    def import_file(self, path: Path) -> ImportReport:
-        """Stores the rows of a CSV, JSON or JSONL file; a bad row is reported and never stops the good ones."""
-        return import_file(self._engine, self._reader, path)
+    def import_file(self, path: Path, *, progress: Callable[[float, str], None] | None = None) -> ImportReport:
+        """Stores the rows of a file of facts; a bad row is reported and never stops the good ones."""
+        return import_file(self._engine, self._reader, path, progress)
 
     def export_file(self, path: Path, *, include_past: bool = False) -> int:
         """Writes facts as CSV, JSON or JSONL, by the file's ending; gives how many."""
@@ -216,6 +249,27 @@ class FactDesk:
         facts = self._engine.store.list(namespace=self._space, status=status, limit=None, newest_first=False)
         write_rows(path, [fact.to_json() for fact in facts])
         return len(facts)
+
+
+def moment(text: str | None, *, end: bool = False) -> datetime | None:
+    """A date or a time as people write it in ISO 8601; without a zone it is local.
+
+    Args:
+        end: a bare date means its end, for "as of", instead of its beginning.
+
+    Raises:
+        InvalidInput: it is neither.
+    """
+    text = (text or "").strip()
+    if not text:
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise InvalidInput(f"{text!r} is no date. Write 2026-01-31, or 2026-01-31T15:00 for a time of day.") from error
+    if end and len(text) == 10:
+        found += timedelta(days=1) - timedelta(microseconds=1)
+    return found.astimezone()
 
 
 def _action_view(action: Action, facts: dict[int, StoredFact]) -> EventView:

@@ -54,8 +54,11 @@ class LedgerDesk:
             made.append(entry_view(ledger.recompute(number, editor, progress=progress)))
         return made
 
-    def bring_in(self, path: Path) -> EntryView:
+    def bring_in(self, path: Path, *, name: str | None = None) -> EntryView:
         """A change from elsewhere as an entry: our own export, or a plain LoRA adapter of peft.
+
+        Args:
+            name: what the entry says it came from; the path by default.
 
         Raises:
             PalimpsestError: it cannot be read, or was made for a model of other shapes.
@@ -63,20 +66,20 @@ class LedgerDesk:
         from editors.importing import read_change
 
         ledger = self._engine.ledger
-        return entry_view(ledger.add(read_change(ledger.lm, path), source=str(path)))
+        return entry_view(ledger.add(read_change(ledger.lm, path), source=name or str(path)))
 
-    def guarded(self, limit: str, *, sample: int = 24) -> None:
+    def guarded(self, limit: str, *, sample: int | None = None) -> None:
         """Sets the guard of this program's ledger: "off", "warn" or "refuse".
+
+        Args:
+            sample: other questions that are asked before and after; that of the settings by default.
 
         Raises:
             InvalidInput: none of these.
         """
-        from editors.guard import Guard, LocalitySample
-
         if limit not in GUARDS:
             raise InvalidInput(f"The guard is one of {', '.join(GUARDS)}, not {limit!r}.")
-        kept = LocalitySample(sample, self._engine.settings.seed, self._engine.world)
-        self._engine.ledger.guard = None if limit == "off" else Guard(limit=limit, sample=kept)  # type: ignore[arg-type]
+        self._engine.ledger.guard = self._engine.guard(limit, sample)
 
 
 def plain_settings(settings: dict[str, Any]) -> dict[str, Any]:

@@ -29,6 +29,13 @@ _served = Table(
 )
 
 
+def _used_by(step: Mapping[str, Any]) -> int | None:
+    """The fact that a step of a chain took its answer from."""
+    retrieved = step.get("retrieved")
+    number = retrieved.get("fact_id") if isinstance(retrieved, Mapping) else step.get("fact_id")
+    return int(number) if number is not None and step.get("source", "memory") == "memory" else None
+
+
 class Served:
     """Counts and marks, by namespace and fact."""
 
@@ -37,10 +44,10 @@ class Served:
         _metadata.create_all(engine)
 
     def note(self, answer: Mapping[str, Any], *, namespace: str) -> None:
-        """Counts the facts that an answer came from: those in its steps, or the first hit of a plain one."""
+        """Counts the facts that an answer came from: those of its steps, or the first hit of a plain one."""
         if answer.get("source") != "memory" or not answer.get("hits"):
             return
-        used = [step.get("fact_id") for step in answer.get("steps") or () if step.get("fact_id")]
+        used = [number for step in answer.get("steps") or () if (number := _used_by(step)) is not None]
         for fact_id in dict.fromkeys(used or [answer["hits"][0]["fact_id"]]):
             self._count(int(fact_id), namespace)
 

@@ -8,6 +8,7 @@ service.weights.apply("r-rome", fact_ids=[1])
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -15,12 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from app.compare_desk import CompareDesk
+from app.consolidation_desk import ConsolidationDesk
 from app.conversations import Conversations
+from app.correction_desk import CorrectionDesk
 from app.engine import Engine
 from app.fact_desk import FactDesk
+from app.ledger_desk import LedgerDesk
 from app.settings import Settings
-from app.views import MethodView, Status
+from app.views import GateRates, MethodView, Status
 from app.weight_desk import WeightDesk
+
+log = logging.getLogger(__name__)
 
 
 class Service:
@@ -34,7 +40,10 @@ class Service:
         self.settings = settings
         self.engine = engine or Engine(settings)
         self.facts = FactDesk(self.engine)
+        self.corrections = CorrectionDesk(self.engine)
         self.weights = WeightDesk(self.engine, self.facts)
+        self.ledger = LedgerDesk(self.engine)
+        self.consolidating = ConsolidationDesk(self.engine)
         self.comparing = CompareDesk(self.engine, self.facts)
 
     @cached_property
@@ -74,6 +83,7 @@ class Service:
         """
         answer = self.engine.router.answer(question, history=history, **self._options(mode, strategy))
         found: dict[str, Any] = answer.to_json()
+        self._count(found)
         return found
 
     def ask_stream(
@@ -91,7 +101,12 @@ class Service:
         """
         options = self._options(mode, strategy)
         for item in self.engine.router.stream(question, history=history, cancel=cancel, **options):
-            yield item if isinstance(item, str) else item.to_json()
+            if isinstance(item, str):
+                yield item
+            else:
+                found = item.to_json()
+                self._count(found)
+                yield found
 
     def ask_unedited(self, question: str, *, history: Sequence[Any] = (), cancel: threading.Event | None = None) -> str:
         """What the model says without memory and without weight edits."""
@@ -104,6 +119,30 @@ class Service:
         verdict = self.engine.gate.judge(question, namespace=self.settings.namespace)
         hits = [hit.to_json() for hit in verdict.hits]
         return {"query": question, **verdict.to_json(), "hits": hits, "reason": verdict.reason}
+
+    def gate_rates(self) -> GateRates:
+        """What was measured of the gate; no rates where the settings put its threshold elsewhere."""
+        gate = self.engine.gate
+        seen = gate.calibration
+        if gate.threshold != seen.threshold or seen.true_positive_rate is None:
+            return GateRates(gate.threshold)
+        kinds = tuple((kind, row["rate"], int(row["n"])) for kind, row in seen.by_kind.items())
+        return GateRates(
+            gate.threshold,
+            seen.true_positive_rate,
+            seen.false_positive_rate,
+            seen.positives,
+            seen.negatives,
+            kinds,
+            seen.measured_on,
+        )
+
+    def _count(self, answer: dict[str, Any]) -> None:
+        """Notes which facts have served, for consolidation; an answer is never lost over it."""
+        try:
+            self.consolidating.note(answer)
+        except Exception:
+            log.warning("could not count the facts of an answer", exc_info=True)
 
     def _options(self, mode: str | None, strategy: str | None) -> dict[str, Any]:
         return {

@@ -63,6 +63,12 @@ class Settings(BaseSettings):
     mode: Mode = Field("auto", description="Routing: auto, memory, weights, both or base.")
     strategy: str = Field("auto", description="How memory answers: auto, or the name of a strategy.")
     method: str = Field("r-rome", description="The weight editor offered first.")
+    guard: Literal["off", "warn", "refuse"] = Field(
+        "warn", description="What happens to a weight edit that is too large or changes other answers."
+    )
+    guard_sample: int = Field(
+        24, ge=0, le=1000, description="Other questions asked before and after a weight edit; 0 asks none."
+    )
     compare_methods: str = Field("base,ike,rome,r-rome", description="Methods that Compare starts with.")
     host: str = Field("127.0.0.1", description="Address to serve on; 0.0.0.0 opens it to the network.")
     port: int = Field(7860, ge=1, le=65535, description="Port to serve on.")

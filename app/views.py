@@ -7,7 +7,7 @@ once. ``as_json`` gives the dictionary that ``--json`` prints.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 ModelState = Literal["cold", "loading", "ready", "failed"]
 
@@ -24,8 +24,15 @@ class GateJson(TypedDict):
     threshold: float
 
 
+class ChosenJson(TypedDict):
+    """What was asked for beside the question; kept with an answer of the chat."""
+
+    mode: str
+    strategy: str  # "auto" left it to the router
+
+
 class AnswerJson(TypedDict):
-    """The documented shape of ``ask --json``."""
+    """The documented shape of ``ask --json``, and in a chat what was chosen."""
 
     answer: str
     source: Literal["memory", "model"]
@@ -35,6 +42,7 @@ class AnswerJson(TypedDict):
     steps: list[dict[str, Any]]
     weight_edits: list[dict[str, Any]]
     seconds: float
+    chosen: NotRequired[ChosenJson]
 
 
 @dataclass(frozen=True)
@@ -63,9 +71,11 @@ class FactView:
     reason: str | None = None
     question: str | None = None
     target_true: str | None = None
+    cardinality: str = ""
     valid_from: str | None = None
     valid_to: str | None = None
     recorded_at: str | None = None
+    retired_at: str | None = None
     supersedes_id: int | None = None
     namespace: str = "default"
 
@@ -163,6 +173,64 @@ class EntryView:
     created_at: str
     seconds: float
     fits: bool = True  # False when the entry was computed for another model
+    on_top_of: tuple[int, ...] = ()  # entries that were on when this one was computed
+    imported_from: str | None = None
+    locality_before: float | None = None  # share of a sample of other answers that are the unedited model's
+    locality_after: float | None = None
+    locality_n: int = 0
+    warnings: tuple[str, ...] = ()  # what was past the guard's limits
+
+
+@dataclass(frozen=True)
+class CorrectionView:
+    """What a user meant by a question, in words (MemPrompt)."""
+
+    id: int
+    question: str
+    text: str
+    actor: str
+    recorded_at: str
+    active: bool = True
+
+
+@dataclass(frozen=True)
+class DueFact:
+    """A fact that memory serves often and that the weights do not hold yet."""
+
+    id: int
+    times: int
+    statement: str
+
+
+@dataclass(frozen=True)
+class ConsolidationView:
+    """What became of writing often-used facts into the weights; rates are None where nothing was written."""
+
+    kept: bool
+    entry: int | None
+    written: tuple[str, ...]
+    known: tuple[str, ...] = ()
+    clashing: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
+    efficacy: float | None = None
+    generality: float | None = None
+    locality_before: float | None = None
+    locality_after: float | None = None
+    locality_n: int = 0
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class GateRates:
+    """What was measured of the gate at its threshold. Rates are None where nothing was."""
+
+    threshold: float
+    true_positive_rate: float | None = None
+    false_positive_rate: float | None = None
+    positives: int = 0
+    negatives: int = 0
+    by_kind: tuple[tuple[str, float, int], ...] = ()  # (kind of question, share let through, n)
+    measured_on: str = ""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from knowledge.errors import InvalidInput
 
 if TYPE_CHECKING:
     from editors.ledger import Entry
+    from language_model.model import LanguageModel
 
 
 class WeightDesk:
@@ -28,6 +29,12 @@ class WeightDesk:
         from editors.registry import available
 
         return [MethodView(info.name, info.title, info.paper, info.summary) for info in available().values()]
+
+    def unavailable(self) -> dict[str, str]:
+        """Editors that the loaded model cannot be edited with yet, and why; empty as long as no model is loaded."""
+        if self._engine.state[0] != "ready":
+            return {}
+        return missing_networks(self._engine.lm, self._engine.moments.cache_dir)
 
     def entries(self, *, include_undone: bool = True) -> list[EntryView]:
         """The ledger, newest first."""
@@ -80,6 +87,20 @@ class WeightDesk:
         return Path(self._engine.ledger.export(path, **options))
 
 
+def missing_networks(lm: LanguageModel, folder: Path | None) -> dict[str, str]:
+    """The methods whose trained network is not there for this model, with the command that trains it."""
+    from editors.hypernetworks import TRAINED, file_name
+
+    found = {}
+    for kind in ("mend", "ke"):
+        name = file_name(kind, lm.fingerprint)
+        if not any((place / name).is_file() for place in (TRAINED, folder) if place is not None):
+            found[kind] = (
+                f"needs a network trained for this model: python -m app train {kind} --model {lm.name} (minutes)"
+            )
+    return found
+
+
 def entry_view(entry: Entry) -> EntryView:
     return EntryView(
         id=entry.id,
@@ -92,4 +113,10 @@ def entry_view(entry: Entry) -> EntryView:
         created_at=entry.created_at.isoformat(),
         seconds=round(entry.seconds, 3),
         fits=entry.usable,
+        on_top_of=entry.on_top_of,
+        imported_from=entry.imported_from,
+        locality_before=entry.locality.before if entry.locality else None,
+        locality_after=entry.locality.after if entry.locality else None,
+        locality_n=entry.locality.n if entry.locality else 0,
+        warnings=entry.warnings,
     )

@@ -122,13 +122,10 @@ def cell(options: argparse.Namespace) -> None:
     editor = get_editor(options.method, moments=moments, refuse_known=False)
     settings = editor.settings(lm)
     moments.get(lm, getattr(settings, "layers", None) or [settings.layer])
-    editor.edit(lm, counterfactuals(1, seed=99))  # first calls of the libraries are no cost of an edit
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    editor.edit(lm, counterfactuals(1, seed=99))  # first calls of the libraries are no cost of an edit
     start = time.perf_counter()
-    if options.way == "ours":
-        overlay = editor.edit(lm, edits)
-    else:
-        overlay = PLAIN[options.method](lm, edits, settings, moments)
+    overlay = editor.edit(lm, edits) if options.way == "ours" else PLAIN[options.method](lm, edits, settings, moments)
     seconds = time.perf_counter() - start
     peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     handle = tempfile.NamedTemporaryFile(suffix=".safetensors", delete=False)  # noqa: SIM115

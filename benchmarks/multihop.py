@@ -7,6 +7,8 @@ All edits of the file are in memory. Nothing tells the walk how many hops there 
 begin at the chain's own first entity and are worded from the relations' labels and the file's single-hop questions,
 in three ways. Distractors give every entity of the chains at least eight facts of other relations, their objects drawn
 from the entities of the chains and from names of the bundled world. No language model is needed: all hops are edited.
+Chains of the bundled world mix edited and unedited hops; a stand-in that knows the world answers the latter, or the
+model given with --model.
 """
 
 from __future__ import annotations
@@ -47,6 +49,22 @@ class Silent:
 
     def stream(self, prompt: Any, **_: Any) -> Any:
         yield "I don't know"
+
+
+class Knowing(Silent):
+    """A model that knows the bundled world and nothing else: the answers that a perfect one would give."""
+
+    name = "knowing"
+
+    def __init__(self) -> None:
+        world = load_world()
+        self.answers: dict[str, str] = {}
+        for fact in world.facts:
+            self.answers.setdefault(world.relations[fact.relation].ask(fact.subject), fact.object)
+
+    def generate(self, prompts: Sequence[Any], **_: Any) -> list[str]:
+        texts = [prompt if isinstance(prompt, str) else prompt[-1]["content"] for prompt in prompts]
+        return [self.answers.get(text, "I don't know") for text in texts]
 
 
 @dataclass(frozen=True)
@@ -95,6 +113,56 @@ def cut(raw: Sequence[dict[str, Any]], length: int) -> list[Task]:
         answers = tuple((hop["answer"], tuple(hop.get("answer_alias", ()))) for hop in hops)
         out.append(Task(questions, answers[-1][0], answers[-1][1], answers))
     return out
+
+
+def world_chains(count: int, store: FactStore, seed: int, *, unseen: bool) -> list[Task]:
+    """Chains of 2 to 4 hops of the bundled world, some hops edited (at least one) and some not; edits go into memory.
+
+    Args:
+        unseen: worded with the phrasings that the world keeps out of all training.
+    """
+    rng, world = random.Random(seed), load_world()
+    starts = [facts for facts in world.by_relation.values() if facts]
+    edited: dict[tuple[str, str], str] = {}
+    kept: set[tuple[str, str]] = set()  # hops of earlier chains that must stay as they are
+    out: list[Task] = []
+    while len(out) < count:
+        length = rng.randint(2, 4)
+        subject = rng.choice(rng.choice(starts)).subject
+        first, hops, relations, new, used = subject, [], [], {}, []
+        for at in range(length):
+            facts = [fact for fact in world.facts_of(subject) if fact.relation not in relations]
+            if not facts:
+                break
+            fact = rng.choice(facts)
+            obj = edited.get((subject, fact.relation), fact.object)
+            free = (subject, fact.relation) not in edited and (subject, fact.relation) not in kept
+            if free and (rng.random() < 0.5 or (at == length - 1 and not new)):
+                obj = rng.choice(world.objects_of_relation[fact.relation])
+                new[subject, fact.relation] = obj
+            hops.append((obj, world.aliases_of(obj)))
+            relations.append(fact.relation)
+            used.append((subject, fact.relation))
+            subject = obj
+        if len(hops) < length or not new:
+            continue
+        texts = []
+        for _ in range(3):
+            phrase = first
+            for name in relations[:-1]:
+                relation = world.relations[name]
+                phrase = phrase_of(relation.noun_unseen if unseen else relation.noun, phrase, rng)
+            last = world.relations[relations[-1]]
+            texts.append(phrase_of(last.question_unseen if unseen else last.question, phrase, rng))
+        edited |= new
+        kept |= set(used)
+        out.append(Task(tuple(texts), hops[-1][0], hops[-1][1], tuple(hops)))
+    store.add_many([Draft(store.lexicon.word(name, relation, obj)) for (name, relation), obj in edited.items()])
+    return out
+
+
+def phrase_of(wordings: Sequence[str], name: str, rng: random.Random) -> str:
+    return rng.choice(wordings).replace("{}", name)
 
 
 def fill(store: FactStore, cases: Sequence[EditCase]) -> None:
@@ -169,9 +237,9 @@ _SAME_AS_FILE = frozenset(
 )
 
 
-def score(name: str, store: FactStore, gate: Gate, given: Sequence[Task], misses: int) -> list[Any]:
+def score(name: str, gate: Gate, given: Sequence[Task], misses: int, lm: Any = None) -> list[Any]:
     """One row of the table."""
-    walk = get_strategy("graph_walk", Silent(), gate)
+    walk = get_strategy("graph_walk", lm or Silent(), gate)
     any_right, all_right, hops_right, answered, seconds = [], [], [], [], []
     for task in given:
         rights = []
@@ -236,9 +304,15 @@ def main() -> None:
     parser.add_argument("--dataset", default="mquake_hard")
     parser.add_argument("--path", type=Path, help="this very file, in MQuAKE's format")
     parser.add_argument("--part", choices=("first", "second", "all"), default="second", help="which half is asked")
-    parser.add_argument("--only", choices=("full", "cut", "strangers", "distractors"), help="one block of rows")
+    parser.add_argument(
+        "--only", choices=("full", "cut", "strangers", "distractors", "world"), help="one block of rows"
+    )
     parser.add_argument("--distractors", type=int, default=20_000)
     parser.add_argument("--misses", type=int, default=0, help="so many failures are shown a row")
+    parser.add_argument(
+        "--model", help="answers the unedited hops of the world's chains; a perfect stand-in by default"
+    )
+    parser.add_argument("--chains", type=int, default=150, help="chains of the world")
     parser.add_argument("--limit", type=int, help="so many cases at most")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -254,15 +328,27 @@ def main() -> None:
         fill(store, cases)
         gate = Gate(store)
         if options.only in (None, "full"):
-            rows.append(score("the file's questions", store, gate, tasks(asked), options.misses))
+            rows.append(score("the file's questions", gate, tasks(asked), options.misses))
         if options.only in (None, "cut"):
             for length in (2, 3):
-                rows.append(score(f"cut to {length} hops", store, gate, cut(records, length), options.misses))
+                rows.append(score(f"cut to {length} hops", gate, cut(records, length), options.misses))
         if options.only in (None, "strangers"):
             rows.append(strangers(store, gate, asked, options.misses))
         if options.only in (None, "distractors"):
             count = distract(store, options.distractors, seed=0)
-            rows.append(score(f"with {count} distractors", store, gate, tasks(asked), options.misses))
+            rows.append(score(f"with {count} distractors", gate, tasks(asked), options.misses))
+    if options.only in (None, "world"):
+        model: Any = Knowing()
+        if options.model:
+            from language_model.model import LanguageModel
+
+            model = LanguageModel.load(options.model)
+        for unseen in (False, True):
+            with FactStore("sqlite://", embedder, lexicon=Lexicon.bundled()) as store:
+                given = world_chains(options.chains, store, 1, unseen=unseen)
+                kind = "unseen" if unseen else "trained"
+                name = f"world chains, {kind} phrasings, {model.name} answers unedited hops"
+                rows.append(score(name, Gate(store), given, options.misses, model))
     columns = ("questions", "n", "any of 3", "all of 3", "hop-wise, of right ones", "answered", "ms median / p95")
     show(f"Graph walk, {path.name}, {options.part} part", columns, rows, as_json=options.json)
 

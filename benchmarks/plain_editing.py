@@ -45,7 +45,7 @@ def plain_value(lm: LanguageModel, problem: Problem, layer: int, settings: Value
 
         def changed(output: Tensor) -> Tensor:
             output = output.clone()
-            output[every, subject] = output[every, subject] + x * unit  # noqa: B023
+            output[every, subject] = output[every, subject] + x * unit
             return output
 
         with torch.enable_grad():

@@ -10,16 +10,17 @@ import torch
 from language_model.overlay import Adapter, Dense, LowRank, Overlay, Part
 
 
-def compacted(overlay: Overlay) -> Overlay:
+def compacted(overlay: Overlay, *, least: int = 2) -> Overlay:
     """The same change, with the deltas of a module summed in float64 where their factors outgrow the matrix.
 
-    Adapters stay, behind the deltas, as they count anyway. An overlay that is small already comes back as it is.
+    Modules with fewer than ``least`` deltas stay as they are, to the last bit. Adapters stay, behind the deltas, as
+    they count anyway. An overlay that is small already comes back as it is.
     """
     parts: dict[str, tuple[Part, ...]] = {}
     changed = False
     for name, own in overlay.parts.items():
         deltas = [part for part in own if not isinstance(part, Adapter)]
-        if len(deltas) < 2 or not _too_wide(deltas):
+        if len(deltas) < max(2, least) or not _too_wide(deltas):
             parts[name] = own
             continue
         total = torch.zeros(deltas[0].shape, dtype=torch.float64)

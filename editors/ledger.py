@@ -26,6 +26,7 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from editors.base import Editor, Progress
+from editors.compacting import compacted
 from editors.entries import Base, Check, Entry, Row, entry_of
 from editors.export import export_overlay
 from editors.guard import Guard
@@ -35,6 +36,9 @@ from language_model.model import LanguageModel
 from language_model.overlay import Overlay
 
 log = logging.getLogger(__name__)
+
+
+_MANY = 16  # entries of one module that are summed into one matrix, where that is less to compute
 
 
 class LedgerError(PalimpsestError):
@@ -208,7 +212,7 @@ class WeightLedger:
                 total = Overlay.empty()
                 for number in ids:
                     total = total + self._load(number)
-                self._sum = ids, total
+                self._sum = ids, compacted(total, least=_MANY)
             return self._sum[1]
 
     def overlay_of(self, entry_id: int) -> Overlay:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from memory.scope import ScopeHead
 
 FALSE_POSITIVE_RATE = 0.01  # over all kinds of negatives together
+HARDEST = "same subject, other relation"  # the kind that costs retrieval its locality
+HARDEST_RATE = 0.03  # and its own limit
 _FILE = "calibration.json"
 
 
@@ -125,11 +127,18 @@ def measure(
 
 
 def choose(questions: Sequence[Question], scores: Sequence[float], rate: float) -> Calibration:
-    """The lowest threshold with at most that rate of false positives, and the rates there."""
-    negatives = sorted((s for q, s in zip(questions, scores, strict=True) if q.fact_id is None), reverse=True)
-    allowed = int(rate * len(negatives))
-    threshold = min(0.999, max(0.05, negatives[allowed] + 1e-4)) if negatives else 0.5
-    return rates(questions, scores, threshold)
+    """The lowest threshold with at most that rate of false positives, and at most 3 % of the hardest kind."""
+    judged = list(zip(questions, scores, strict=True))
+    every = _at_most(rate, [score for question, score in judged if question.fact_id is None])
+    hardest = _at_most(HARDEST_RATE, [score for question, score in judged if question.kind == HARDEST])
+    return rates(questions, scores, max(every, hardest))
+
+
+def _at_most(rate: float, negatives: Sequence[float]) -> float:
+    """The lowest threshold that at most this share of the scores reaches; the lowest of all without any."""
+    if not negatives:
+        return 0.05
+    return min(0.999, max(0.05, sorted(negatives, reverse=True)[int(rate * len(negatives))] + 1e-4))
 
 
 def rates(questions: Sequence[Question], scores: Sequence[float], threshold: float) -> Calibration:

@@ -17,12 +17,13 @@ words beyond it are explained only by going through it.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from knowledge.text import normalise_key, squeeze
+from knowledge.world import load_world
 from memory.gate import Gate, own_before_shared
 from memory.mentions import Span, locate, names_in, subject_keys
 from memory.relation_words import LIGHT, Floats, RelationWords, Word, stem, weight, words
@@ -140,12 +141,16 @@ class ChainReader:
         known = self.starts(question, namespace)
         question = squeeze(question[:_NAMES])
         lexicon = self.gate.store.lexicon
+        world = load_world()
         named = []
-        for name in names_in(question, lexicon):
+        for name in (*names_in(question, lexicon), *subject_keys(question, lexicon)):
             span = locate(question, name)
             key = lexicon.entity_key(name)
-            if span is not None and key in lexicon.entities and not cut_out(question, span):
-                named.append(Start(key, name, span, known=False))
+            if key not in lexicon.entities or span is None or span.quality < 1 or cut_out(question, span):
+                continue
+            kinds = world.types_of(world.canonical(name) or name)
+            if kinds:  # things that facts are about: not "English" or "red"
+                named.append(Start(key, world.canonical(name) or name, span, known=False))
         return [*known, *(start for start in outermost(named) if start.key not in {one.key for one in known})]
 
     def says(self, fact: StoredFact, relation: str) -> bool:
@@ -177,7 +182,11 @@ class ChainReader:
         left = [at for at, word in enumerate(kept) if word.end <= start.span.start]
         right = [at for at, word in enumerate(kept) if word.start >= start.span.end]
         strangers = self._strangers(question, kept)
-        return Reading(question, start, tuple(kept), tuple(reversed(left)), tuple(right), heads(kept), strangers)
+        asked = heads(kept)
+        owned = re.match(r"[\"”]?[’']s\s", question[start.span.end :]) is not None
+        if owned and kept and kept[0].stem == "what":
+            asked = ((), ())  # "What is the singer of X's job?": the singer's job, or X's job's singer
+        return Reading(question, start, tuple(kept), tuple(reversed(left)), tuple(right), asked, strangers)
 
     def _strangers(self, question: str, kept: Sequence[Word]) -> int:
         """Proper names outside the entity: words with a capital that say no relation."""
@@ -282,14 +291,22 @@ _LINKS = frozenset(("is", "are", "was", "has", "serv", "as", "the", "its", "a", 
 def heads(kept: Sequence[Word]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Numbers of the words that say what is asked for: the noun after "which", "what is the", "name the", and one
     that is said of it ("Which [city] serves as the [capital] of ...")."""
-    asking = next((at for at, word in enumerate(kept) if word.stem in _ASKING), None)
+    asking = next((at for at, word in enumerate(kept) if word.stem in _ASKING and not _relative(kept, at)), None)
     if asking is None:
         return (), ()
+    if kept[asking].stem == "what" and any(weight(word.stem) == 1 for word in kept[:asking]):
+        return (), ()  # "By profession, what was the ..."
     first, end = _content(kept, asking + 1)
     linked = [word.stem for word in kept[end : end + 4]]
     gap = next((at for at, word in enumerate(linked) if word not in _LINKS), len(linked))
     second, _ = _content(kept, end + gap) if gap and kept[asking].stem == "which" else ((), 0)
     return first, second
+
+
+def _relative(kept: Sequence[Word], at: int) -> bool:
+    """Whether a "which" inside a question begins a clause ("to which the carrier belongs") and asks for nothing."""
+    after = kept[at + 1].stem if at + 1 < len(kept) else ""
+    return kept[at].stem == "which" and at > 1 and weight(after) == 0
 
 
 def _content(kept: Sequence[Word], begin: int) -> tuple[tuple[int, ...], int]:
@@ -390,9 +407,9 @@ def _known_beside(question: str, span: Span) -> bool:
     return all(table.knows(stem(text)) or weight(stem(text)) < 1 for text in beside)
 
 
-def outermost(starts: Sequence[Start] | object) -> list[Start]:
+def outermost(starts: Iterable[Start]) -> list[Start]:
     """Without those that lie inside the span of another."""
-    every = list(starts)  # type: ignore[call-overload]
+    every = list(starts)
     return [
         one
         for one in every

@@ -60,7 +60,7 @@ class CompressedIndex(VectorIndex):
         )
         index.cp.niter = 8
         index.cp.spherical = True
-        index.train(np.ascontiguousarray(sample, dtype=np.float32))  # type: ignore[call-arg]
+        index.train(np.ascontiguousarray(sample, dtype=np.float32))
         with self._lock:
             self._index, self._coarse = index, coarse  # FAISS keeps a bare pointer; Python must not free it
 

@@ -19,7 +19,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,7 +91,10 @@ class Counterfactual:
         from safetensors.numpy import save_file
 
         path.parent.mkdir(parents=True, exist_ok=True)
-        tensors = {"weight": self.weight.astype(np.float16), "bias": self.bias.astype(np.float32)}
+        tensors: dict[str, NDArray[Any]] = {
+            "weight": self.weight.astype(np.float16),
+            "bias": self.bias.astype(np.float32),
+        }
         save_file(tensors, str(path), {"counterfactual": json.dumps({"encoder": self.embedder.id})})
         path.chmod(0o644)
 

@@ -51,6 +51,7 @@ class Lexicon:
             normalise_key(alias): normalise_key(name)
             for alias, name in aliases.items()
             if normalise_key(alias) not in canonical  # a name that is an entity of its own is never read as an alias
+            and not _wider(alias, name)
         }
         self.entities = frozenset(canonical | set(self._aliases))  # keys of all names known
         self._names: dict[str, list[str]] = {}
@@ -135,6 +136,14 @@ class Lexicon:
             question=question or _default_question(known, relation, subject),
             statement=statement or f"{fill(prompt, subject)} {obj}.",
         )
+
+
+def _wider(alias: str, name: str) -> bool:
+    """Whether an alias is the wider common noun, as "rugby" is of "rugby union": one may hold and the other not.
+
+    Such an alias helps to find a name in a question, but a fact about it is not a fact about the name.
+    """
+    return alias.islower() and name.islower() and set(alias.split()) < set(name.split())
 
 
 def _default_prompt(known: Relation | None, relation: str | None, subject: str, obj: str, statement: str | None) -> str:

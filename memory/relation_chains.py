@@ -27,6 +27,10 @@ _SPOKEN = 1.0  # log ratio from which a word counts as saying a relation; a chai
 ENOUGH = 3.0  # score from which a chain is believed
 
 
+# Kinds of objects that go on under another name as subjects.
+_AS_SUBJECT = {"performer": ("band", "person"), "musical instrument": ("instrument",)}
+
+
 @dataclass(frozen=True, slots=True)
 class RelationChain:
     """Relations from the entity outwards, with how well they explain the question."""
@@ -50,14 +54,17 @@ def read_relations(
         return None
     group = {sense.id: sense.group for sense in table.vocabulary.senses if sense.subject_type}
     rows = np.array([_row(relation, asked, table, group.get(relation.id)) for relation in known])
-    spoken = (rows >= _SPOKEN).any(1)
-    kinds = load_world().types_of(load_world().canonical(reading.start.name) or reading.start.name)
+    spoken = np.asarray((rows >= _SPOKEN).any(1))
+    world = load_world()
+    tables = world.types_of(world.canonical(reading.start.name) or reading.start.name)
+    kinds = tuple(kind.replace("_", " ") for kind in tables)
     beam: list[tuple[float, tuple[int, ...], Floats]] = [(0.0, (), np.full(len(asked), -np.inf))]
     done: list[tuple[float, tuple[int, ...], Floats]] = []
     for _ in range(_LONGEST):
         grown = []
         for _, chain, cover in beam:
-            fits = kinds if not chain else (known[chain[-1]].object_type,)
+            ends = known[chain[-1]].object_type if chain else ""
+            fits = kinds if not chain else _AS_SUBJECT.get(ends, (ends,))
             for number, relation in enumerate(known):
                 if spoken[number] and (not fits or relation.subject_type in fits) and number not in chain:
                     wider = np.maximum(cover, rows[number])

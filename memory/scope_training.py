@@ -20,7 +20,7 @@ from memory.scope import FILLER, Bank, Matrix, Network, ScopeHead, features
 from memory.vocabulary import Vocabulary
 
 _FOLDS = 4
-_HIDDEN = 0.3  # share of the wordings of listed relations that a fold keeps out of its bank
+_HIDDEN = 0.15  # share of the wordings of listed relations that a fold keeps out of its bank
 _UNITS = 24
 _CHAINS = 0  # composed questions of two or three hops; half go into the bank, half are examples
 CHAIN = "_chain"  # their group: a question about something else that merely names the subject on the way

@@ -67,22 +67,44 @@ def set_up(settings: Settings) -> None:
 
 
 def command(fn: F) -> F:
-    """Turns a :class:`PalimpsestError` of a command into a message and an exit code."""
+    """Turns what the user can mend into a message and an exit code: a :class:`PalimpsestError`, a file or a database
+    that cannot be used."""
 
     @functools.wraps(fn)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
             return fn(*args, **kwargs)
         except PalimpsestError as error:
-            typer.echo(f"Error: {error}", err=True)
-            if kwargs.get("json_"):
-                emit({"error": str(error)})
+            _tell(str(error), kwargs)
             raise typer.Exit(1 if isinstance(error, NothingFound) else 2) from error
-        except BrokenPipeError:  # "... | head" is no error
-            sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-            raise typer.Exit(0) from None
+        except OSError as error:
+            if isinstance(error, BrokenPipeError):  # "... | head" is no error
+                sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+                raise typer.Exit(0) from None
+            _tell(f"{_about(error)} Check the path, its permissions and the space on the disk.", kwargs)
+            raise typer.Exit(2) from error
+        except KeyboardInterrupt:
+            _tell("Stopped.", kwargs)
+            raise typer.Exit(130) from None
+        except Exception as error:
+            if not type(error).__module__.startswith("sqlalchemy."):
+                raise
+            _tell(f"The database cannot be used: {_about(error)} Check PALIMPSEST_DATABASE and --data.", kwargs)
+            raise typer.Exit(2) from error
 
     return wrapped  # type: ignore[return-value]
+
+
+def _tell(message: str, options: dict[str, Any]) -> None:
+    typer.echo(f"Error: {message}", err=True)
+    if options.get("json_"):
+        emit({"error": message})
+
+
+def _about(error: BaseException) -> str:
+    """The first line of an error of another library, as a sentence."""
+    text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return text if text.endswith(".") else f"{text}."
 
 
 def emit(value: Any) -> None:
@@ -101,6 +123,19 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     widths = [max(len(row[i]) for row in [list(head), *cells]) for i in range(len(head))]
     for row in [list(head), *cells]:
         typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+@contextmanager
+def busy(what: str, quiet: bool = False) -> Iterator[None]:
+    """Says on a terminal what is being waited for, and wipes it afterwards."""
+    shown = not quiet and sys.stderr.isatty()
+    if shown:
+        typer.echo(f"{what} ...", err=True, nl=False)
+    try:
+        yield
+    finally:
+        if shown:
+            typer.echo("\r\x1b[K", err=True, nl=False)
 
 
 def progress_to_stderr(quiet: bool = False) -> Callable[[float, str], None]:

@@ -1,4 +1,7 @@
-"""``facts add|list|search|edit|remove|undo|redo|history|import|export``: the edit memory. None loads the model."""
+"""``facts add|list|search|edit|remove|purge|alias|undo|redo|history|import|export``: the edit memory.
+
+None of them loads the language model.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,10 @@ from typing import Annotated
 
 import typer
 
-from app.commands.common import Data, Json, Namespace, command, emit, opened, table
+from app.commands.common import Data, Json, Namespace, command, emit, opened, progress_to_stderr, table
 from app.errors import NothingFound
 from app.views import AddOutcome, EventView, FactView
-from knowledge.errors import InvalidInput
+from knowledge.errors import InvalidInput, UnknownName
 
 app = typer.Typer(help="Facts in the edit memory.", no_args_is_help=True)
 
@@ -25,6 +28,11 @@ def add(
     relation: Annotated[str | None, typer.Option("--relation", help="the relation,")] = None,
     object_: Annotated[str | None, typer.Option("--object", help="and the object.")] = None,
     keep_both: Annotated[bool, typer.Option("--keep-both", help="Leave a contradicting fact in force.")] = False,
+    similar: Annotated[
+        str, typer.Option("--if-similar", help="A very similar fact is there: keep both, ask (fails), or replace it.")
+    ] = "keep",
+    valid_from: Annotated[str | None, typer.Option("--valid-from", help="Since when it holds: 2026-01-31.")] = None,
+    valid_to: Annotated[str | None, typer.Option("--valid-to", help="Until when.")] = None,
     source: Annotated[str, typer.Option("--source", help="Where the fact comes from.")] = "user",
     json_: Json = False,
     data: Data = None,
@@ -35,10 +43,13 @@ def add(
         raise InvalidInput(
             'Give a sentence ("The Eiffel Tower is located in Rome.") or --subject, --relation and --object.'
         )
+    if similar not in ("keep", "ask", "replace"):
+        raise UnknownName("choice for --if-similar", similar, ["keep", "ask", "replace"])
     with opened(data=data, namespace=namespace) as service:
         outcome = service.facts.add(
-            sentence, subject=subject, relation=relation, object=object_, keep_both=keep_both, source=source
-        )
+            sentence, subject=subject, relation=relation, object=object_, keep_both=keep_both, source=source,
+            similar=similar, valid_from=valid_from, valid_to=valid_to,
+        )  # fmt: skip
         _told(outcome, json_)
 
 
@@ -59,13 +70,14 @@ def list_(
     past: Annotated[bool, typer.Option("--all", help="Also those no longer in force.")] = False,
     page: Annotated[int, typer.Option("--page", min=1, help="Which page.")] = 1,
     size: Annotated[int, typer.Option("--size", min=1, max=10_000, help="Facts on a page.")] = 50,
+    as_of: Annotated[str | None, typer.Option("--as-of", help="What was in force then: 2026-01-31.")] = None,
     json_: Json = False,
     data: Data = None,
     namespace: Namespace = None,
 ) -> None:
     """List facts, newest first."""
     with opened(data=data, namespace=namespace) as service:
-        found = service.facts.page(contains, include_past=past, page=page, size=size)
+        found = service.facts.page(contains, include_past=past, page=page, size=size, as_of=as_of)
         if json_:
             emit({"facts": found.rows, "total": found.total, "page": found.page, "pages": found.pages})
         elif not found.rows:
@@ -79,8 +91,19 @@ def list_(
 
 def _table(rows: list[FactView]) -> None:
     table(
-        ("id", "status", "source", "recorded", "fact"),
-        [(fact.id, fact.status, fact.source, (fact.recorded_at or "")[:16], fact.statement) for fact in rows],
+        ("id", "status", "valid from", "to", "source", "by", "fact"),
+        [
+            (
+                fact.id,
+                fact.status,
+                (fact.valid_from or "")[:16],
+                (fact.valid_to or "")[:16] or "-",
+                fact.source,
+                fact.actor,
+                fact.statement,
+            )
+            for fact in rows
+        ],
     )
 
 
@@ -135,18 +158,53 @@ def remove(
 
 @app.command()
 @command
-def undo(json_: Json = False, data: Data = None, namespace: Namespace = None) -> None:
-    """Take the last change back."""
+def purge(
+    fact_id: FactId,
+    yes: Annotated[bool, typer.Option("--yes", help="Needed: nothing brings it back.")] = False,
+    json_: Json = False,
+    data: Data = None,
+    namespace: Namespace = None,
+) -> None:
+    """Delete a fact and its history for good."""
+    if not yes:
+        raise InvalidInput("A purge deletes the fact and its history for good. Say --yes, or use 'facts remove'.")
     with opened(data=data, namespace=namespace) as service:
-        _turned("Undone", service.facts.undo(), json_)
+        gone = service.facts.purge(fact_id)
+        emit(gone) if json_ else typer.echo(f"#{gone.id} is deleted: {gone.statement}")
 
 
 @app.command()
 @command
-def redo(json_: Json = False, data: Data = None, namespace: Namespace = None) -> None:
-    """Make the last undone change again."""
+def alias(
+    name: Annotated[str, typer.Argument(help="The other name.")],
+    subject: Annotated[str, typer.Argument(help="What it stands for.")],
+    json_: Json = False,
+    data: Data = None,
+    namespace: Namespace = None,
+) -> None:
+    """Give a subject another name."""
     with opened(data=data, namespace=namespace) as service:
-        _turned("Done again", service.facts.redo(), json_)
+        found = service.facts.add_alias(name, subject)
+        emit({"subject": subject, "aliases": found}) if json_ else typer.echo(f"{subject}: {', '.join(found)}")
+
+
+Action = Annotated[int | None, typer.Argument(help="Number of a change in the history; the last one by default.")]
+
+
+@app.command()
+@command
+def undo(action: Action = None, json_: Json = False, data: Data = None, namespace: Namespace = None) -> None:
+    """Take a change back."""
+    with opened(data=data, namespace=namespace) as service:
+        _turned("Undone", service.facts.undo(action), json_)
+
+
+@app.command()
+@command
+def redo(action: Action = None, json_: Json = False, data: Data = None, namespace: Namespace = None) -> None:
+    """Make an undone change again."""
+    with opened(data=data, namespace=namespace) as service:
+        _turned("Done again", service.facts.redo(action), json_)
 
 
 def _turned(word: str, event: EventView, json_: bool) -> None:
@@ -171,7 +229,8 @@ def history(
             emit({"events": found})
         else:
             table(
-                ("when", "what", "by", "fact"), [(event.at[:16], event.op, event.actor, event.text) for event in found]
+                ("change", "when", "what", "by", "fact"),
+                [(event.seq or "", event.at[:16], event.op, event.actor, event.text) for event in found],
             )
 
 
@@ -185,7 +244,7 @@ def import_(
 ) -> None:
     """Import facts; bad rows are reported and never stop the good ones."""
     with opened(data=data, namespace=namespace) as service:
-        report = service.facts.import_file(path)
+        report = service.facts.import_file(path, progress=progress_to_stderr(json_))
         if json_:
             emit(report)
             return

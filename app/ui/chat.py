@@ -21,7 +21,7 @@ from app.ui.evidence import EMPTY, evidence_html
 from app.ui.page import MODEL_SLOT, Page
 from app.ui.render import guarded
 from app.ui.transcript import history_of, messages_of, plain_text, turn_at
-from knowledge.errors import PalimpsestError
+from knowledge.errors import InvalidInput, PalimpsestError
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +71,16 @@ class ChatTab:
             )  # fmt: skip
             self.send = gr.Button("Send", variant="primary", scale=0, min_width=92, elem_id="send")
             self.stop = gr.Button("Stop", variant="stop", scale=0, min_width=92, visible=False, elem_id="stop")
+        self.meant_open = gr.Button("No, I meant …", size="sm", visible=False, elem_id="meant-open", min_width=120)
+        with gr.Row(elem_classes="meant-row", visible=False, equal_height=True) as self.meant_row:
+            self.meant = gr.Textbox(
+                show_label=False, container=False, placeholder="No, I meant the river.", lines=1, max_lines=3, scale=6,
+                max_length=1_000, elem_id="meant", label="What you meant", min_width=160,
+            )  # fmt: skip
+            self.meant_keep = gr.Button(
+                "Keep and ask again", variant="primary", size="sm", scale=2, min_width=130, elem_id="meant-keep"
+            )
+            self.meant_cancel = gr.Button("Cancel", size="sm", scale=1, min_width=70, elem_id="meant-cancel")
         strategies = [("auto", "auto")] + [(item.title, item.name) for item in self.page.service.strategies()]
         names = [name for _, name in strategies]
         with gr.Row(elem_classes="mode-row", equal_height=True):
@@ -96,14 +106,15 @@ class ChatTab:
         who = [page.owner, page.chat]
         pickers = [self.mode, self.strategy, self.both]
         shown = [self.box, self.send, self.stop]
+        meant = [self.meant_open, self.meant_row]
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
         def answer_after(begun: Any) -> Any:
             return begun.success(
                 guarded(self._answer), [*who, *pickers], [*shown, evidence],
                 concurrency_id=MODEL_SLOT, concurrency_limit=1, **quiet,
-            ).then(lambda owner, chat: (self._titles(owner, chat), page.header_html()), who,
-                   [self.earlier, page.header], **quiet)  # fmt: skip
+            ).then(lambda owner, chat: (self._titles(owner, chat), page.header_html(), *self.may_correct(owner, chat)),
+                   who, [self.earlier, page.header, *meant], **quiet)  # fmt: skip
 
         for trigger in (self.text.submit, self.send.click):
             begun = trigger(
@@ -121,6 +132,17 @@ class ChatTab:
                 **quiet,
             )
         )
+        for trigger in (self.meant.submit, self.meant_keep.click):
+            answer_after(
+                trigger(guarded(self._correct), [self.meant, *who], [self.meant, self.meant_row, *shown], **quiet)
+            )
+        self.meant_open.click(
+            lambda: (gr.update(visible=False), gr.update(visible=True)), None, meant, queue=False, **quiet
+        ).then(None, None, None, js="() => setTimeout(() => document.querySelector('#meant textarea')?.focus(), 100)")
+        self.meant_cancel.click(
+            lambda: (gr.update(visible=True), gr.update(visible=False), ""), None, [*meant, self.meant],
+            queue=False, **quiet,
+        )  # fmt: skip
         answer_after(self.box.retry(guarded(self._retry), who, shown, queue=False, **quiet))
         answer_after(self.box.edit(guarded(self._edit), who, shown, queue=False, **quiet))
         self.stop.click(self._stop, [page.chat], None, queue=False, **quiet)
@@ -134,7 +156,7 @@ class ChatTab:
             self.delete.click(guarded(self._delete), who, opened, queue=False, **quiet),
             self.box.clear(guarded(self._delete), who, opened, queue=False, **quiet),
         ):
-            event.then(None, [page.chat], None, js=keep)
+            event.then(None, [page.chat], None, js=keep).then(self.may_correct, who, meant, queue=False, **quiet)
 
     def on_load(self, identity: str) -> tuple[Any, ...]:
         """Finds or makes the browser's secret and the tab's chat; ``identity`` is "owner chat" from the browser."""
@@ -163,8 +185,7 @@ class ChatTab:
     def _open(self, owner: str, chat: str) -> tuple[Any, ...]:
         turns = self._turns(owner, chat)
         last = turns[-1].evidence if turns else None
-        shown = evidence_html(last) if last and "error" not in last else EMPTY  # type: ignore[arg-type]
-        return chat, messages_of(turns), self._titles(owner, chat), shown
+        return chat, messages_of(turns), self._titles(owner, chat), self._evidence(last)
 
     def _new(self, owner: str) -> tuple[Any, ...]:
         return self._open(owner, self.page.service.chats.new_id())
@@ -207,6 +228,32 @@ class ChatTab:
         asked = self.page.service.chats.cut(owner, chat, number)
         return self._ask(text or asked or "", owner, chat)
 
+    def may_correct(self, owner: str, chat: str) -> tuple[Any, Any]:
+        """The button under the last answer, where there is an answer, and its box, closed."""
+        return gr.update(visible=self._corrected(self._turns(owner, chat)) is not None), gr.update(visible=False)
+
+    @staticmethod
+    def _corrected(turns: list[Turn]) -> int | None:
+        """The place of the last turn that a correction can be about: it was answered, and is a question itself."""
+        for number in range(len(turns) - 1, -1, -1):
+            if turns[number].answer and not turns[number].about:
+                return number
+        return None
+
+    def _correct(self, words: str, owner: str, chat: str) -> tuple[Any, ...]:
+        """The button: what was meant becomes the next message of the chat, and is answered as one."""
+        words = words.strip()
+        if not words:
+            raise InvalidInput("Say what you meant first, for example: No, I meant the river.")
+        turns = self.page.service.chats.turns(owner, chat)
+        if turns and turns[-1].answer is None:
+            raise InvalidInput("Wait for the answer, or stop it, before you correct it.")
+        number = self._corrected(turns)
+        if number is None:
+            raise InvalidInput("There is no answer to correct yet. Ask something first.")
+        message = words if self.page.service.corrections.is_correction(words) else f"No, I meant: {words}"
+        return "", gr.update(visible=False), *self._ask(message, owner, chat)
+
     def _undo(self, owner: str, chat: str, event: gr.UndoData) -> tuple[Any, ...]:
         turns = self.page.service.chats.turns(owner, chat)
         number = turn_at(turns, event.index)
@@ -223,7 +270,30 @@ class ChatTab:
         turns = self.page.service.chats.turns(owner, chat)
         number = turn_at(turns, event.index)
         found = turns[number].evidence if number is not None else None
-        return evidence_html(found) if found and "error" not in found else gr.skip()
+        return self._evidence(found) if found and "error" not in found else gr.skip()
+
+    def _evidence(self, found: Any) -> str:
+        """The evidence of a turn for the tab, with the gate's measured rates once the gate is there."""
+        if not found or "error" in found:
+            return EMPTY
+        asked = float(found["gate"]["threshold"]) < 1 and self.page.service.status().state == "ready"
+        return evidence_html(found, self.page.service.gate_rates() if asked else None)
+
+    def _kept(self, owner: str, chat: str, turns: list[Turn], number: int, mode: str, strategy: str) -> str:
+        """Keeps the last message as a correction of an earlier question, and gives that question.
+
+        Raises:
+            InvalidInput: the mode or the strategy would not look at it.
+        """
+        if mode in ("weights", "base") or strategy not in ("auto", "memprompt"):
+            raise InvalidInput(
+                "A correction in words is kept in memory and read by MemPrompt. "
+                "Answer from auto, memory or both, and choose the strategy auto or MemPrompt."
+            )
+        question = turns[number].question
+        self.page.service.corrections.add(question, turns[-1].question)
+        self.page.service.chats.update_last(owner, chat, about=question)
+        return question
 
     def _answer(self, owner: str, chat: str, mode: str, strategy: str, both: bool) -> Iterator[tuple[Any, ...]]:
         """Streams the answer to the last, unanswered turn; whatever happens, the turn is closed and the slot freed."""
@@ -235,9 +305,14 @@ class ChatTab:
             yield messages_of(turns), *idle, gr.skip()
             return
         question, earlier = turns[-1].question, turns[:-1]
-        history = history_of(earlier, service.settings.history_turns)
+        said, before = question, earlier
+        chosen = {"mode": mode, "strategy": strategy}
         closed: dict[str, Any] = {"answer": "", "stopped": True}
         try:
+            number = self._corrected(earlier)
+            if number is not None and service.corrections.is_correction(question):
+                question, earlier = self._kept(owner, chat, turns, number, mode, strategy), earlier[:number]
+            history = history_of(earlier, service.settings.history_turns)
             text, last = "", 0.0
             stream = service.ask_stream(question, mode=mode, strategy=strategy, history=history, cancel=cancel)
             for piece in stream:
@@ -246,11 +321,11 @@ class ChatTab:
                     closed = {"answer": text, "stopped": True}
                     if time.monotonic() - last >= FRAME:
                         last = time.monotonic()
-                        yield messages_of([*earlier, Turn(question, text)]), gr.skip(), gr.skip(), gr.skip()
+                        yield messages_of([*before, Turn(said, text)]), gr.skip(), gr.skip(), gr.skip()
                 else:
-                    closed = {"answer": piece["answer"], "evidence": piece, "stopped": False}
+                    closed = {"answer": piece["answer"], "evidence": {**piece, "chosen": chosen}, "stopped": False}
             if both and not cancel.is_set():
-                yield messages_of([*earlier, Turn(question, unedited="", **closed)]), gr.skip(), gr.skip(), gr.skip()
+                yield messages_of([*before, Turn(said, unedited="", **closed)]), gr.skip(), gr.skip(), gr.skip()
                 closed["unedited"] = service.ask_unedited(question, history=history, cancel=cancel)
         except PalimpsestError as error:
             closed = {"answer": "", "evidence": {"error": str(error)}}
@@ -264,8 +339,7 @@ class ChatTab:
             self._close(owner, chat, cancel, closed)
         turns = chats.turns(owner, chat)
         found = closed.get("evidence")
-        shown = evidence_html(found) if found and "error" not in found else EMPTY
-        yield messages_of(turns), *idle, shown
+        yield messages_of(turns), *idle, self._evidence(found)
 
     def _close(self, owner: str, chat: str, cancel: threading.Event, closed: dict[str, Any]) -> None:
         cancel.set()  # also reached when the browser went away: the computation must not go on alone

@@ -12,8 +12,8 @@ import gradio as gr
 from app.ui import compare_html as show
 from app.ui.facts import fact_choices
 from app.ui.page import MODEL_SLOT, Page
+from app.ui.progress import with_progress
 from app.ui.render import guarded, note, progress_bar
-from app.ui.weights import with_progress
 from app.views import Comparison
 from knowledge.errors import InvalidInput
 
@@ -43,6 +43,7 @@ class CompareTab:
                 [], label="or facts from memory", multiselect=True, elem_id="compare-facts", value=[]
             )
             self.methods = gr.CheckboxGroup(methods, value=usual, label="Methods", elem_id="compare-methods")
+            self.missing = gr.HTML("", elem_id="compare-missing")
             with gr.Row():
                 self.run = gr.Button("Compare", variant="primary", elem_id="compare-run", min_width=100)
                 self.stop = gr.Button("Stop", variant="stop", visible=False, elem_id="compare-stop", min_width=100)
@@ -93,9 +94,13 @@ class CompareTab:
         for pick in (self.kind, self.missed):
             pick.input(self._filter, [self.found, self.kind, self.missed], [self.probes], queue=False, **quiet)
 
-    def on_show(self) -> Any:
-        """Fresh choices, when the tab comes to the front."""
-        return gr.update(choices=fact_choices(self.page))
+    def on_show(self) -> tuple[Any, Any, str]:
+        """Fresh choices, when the tab comes to the front, and which methods this model lacks."""
+        missing = self.page.service.weights.unavailable()
+        methods = self.page.service.comparing.methods()
+        choices = [(f"{m.title} (not available)" if m.name in missing else m.title, m.name) for m in methods]
+        told = "".join(note(f"{m.title} {missing[m.name]}.") for m in methods if m.name in missing)
+        return gr.update(choices=fact_choices(self.page)), gr.update(choices=choices), told
 
     def _begin(self, owner: str) -> tuple[Any, Any]:
         self.page.runs.start(f"compare {owner}")

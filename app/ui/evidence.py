@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from app.ui.render import esc, literal, seconds
-from app.views import AnswerJson
+from app.views import AnswerJson, GateRates
 
 EMPTY = (
     '<div class="empty"><p class="empty-title">Why this answer?</p><p>Ask something. The facts that were found, how '
@@ -20,8 +20,24 @@ _STEP_NAMES = {
     "tentative": "thinks",
     "fact": "finds",
     "retrieved": "finds",
-    "verdict": "so it",
+    "verdict": "verdict",
     "answer": "answers",
+    "correction": "you said",
+    "given for": "about",
+}
+_STRATEGIES = {"ike": "IKE", "mello": "MeLLo", "serac": "SERAC", "memprompt": "MemPrompt", "graph_walk": "graph walk"}
+_WHY = {
+    "ike": "a stored fact is in scope",
+    "mello": "the question has several hops that only the model can tell apart",
+    "memprompt": "you corrected a question like this one",
+    "graph_walk": "the question has several hops that can be followed one by one",
+    "model": "no stored fact is in scope",
+}
+_MODES = {
+    "memory": "memory only",
+    "weights": "weights only, memory was not asked",
+    "both": "memory and weights",
+    "base": "the unedited model, memory was not asked",
 }
 
 
@@ -30,7 +46,7 @@ def title_of(answer: AnswerJson) -> str:
     where = "memory" if answer["source"] == "memory" else "the model"
     parts = [f"Evidence: from {where}"]
     if answer["source"] == "memory":
-        parts.append(answer["strategy"])
+        parts.append(_named(answer["strategy"]))
     elif answer["weight_edits"]:
         edits = len(answer["weight_edits"])
         parts.append(f"{edits} weight edit{'s' if edits != 1 else ''} on")
@@ -38,8 +54,37 @@ def title_of(answer: AnswerJson) -> str:
     return " · ".join(parts)
 
 
-def evidence_html(answer: AnswerJson | None) -> str:
-    """The whole evidence of an answer, for the tab."""
+def chosen_words(answer: AnswerJson) -> str:
+    """Which strategy answered, who chose it, and why."""
+    chosen = answer.get("chosen")
+    name, steps = answer["strategy"], answer["steps"]
+    plain = name in ("", "none", "model", "base")
+    what = "The model answered by itself" if plain else f"Strategy {_named(name)}"
+    if chosen is None:
+        return f"{what}."
+    if chosen["mode"] in ("weights", "base"):
+        return f"{what}; you chose: {_MODES[chosen['mode']]}."
+    mode = f" You chose: {_MODES[chosen['mode']]}." if chosen["mode"] in _MODES else ""
+    if chosen["strategy"] != "auto":
+        if plain and chosen["strategy"] != name:
+            return f"{what}: you chose {_named(chosen['strategy'])}, which found nothing in memory to use.{mode}"
+        return f"{what}, chosen by you.{mode}"
+    why = _WHY.get("model" if plain else name, "")
+    if name == "graph_walk" and steps and all(step.get("source") == "memory" for step in steps):
+        why = f"memory holds all {len(steps)} hops of the question" if len(steps) > 1 else "memory holds the fact"
+    return f"{what}, chosen by the router{f': {why}' if why else ''}.{mode}"
+
+
+def _named(strategy: str) -> str:
+    return _STRATEGIES.get(strategy, strategy)
+
+
+def evidence_html(answer: AnswerJson | None, rates: GateRates | None = None) -> str:
+    """The whole evidence of an answer, for the tab.
+
+    Args:
+        rates: what was measured of the gate at its threshold.
+    """
     if answer is None:
         return EMPTY
     memory = answer["source"] == "memory"
@@ -47,8 +92,10 @@ def evidence_html(answer: AnswerJson | None) -> str:
         '<div class="evidence">',
         f'<p class="ev-source"><span class="badge {"memory" if memory else "model"}">'
         f"{'from memory' if memory else 'from the model'}</span> "
-        f'<span class="quiet">{esc(_strategy_words(answer))}, {esc(seconds(answer["seconds"]))}</span></p>',
+        f'<span class="quiet">{esc(seconds(answer["seconds"]))}</span></p>',
+        f'<p class="ev-chosen">{esc(chosen_words(answer))}</p>',
         _gate(answer),
+        _rates(answer, rates),
         _hits(answer),
         _steps(answer["steps"]),
         _weights(answer["weight_edits"]),
@@ -65,13 +112,14 @@ def evidence_markdown(answer: AnswerJson) -> str:
     else:
         words = "a stored fact applies" if gate["in_scope"] else "no stored fact applies"
         told = f"{words} (score {gate['score']:.2f}, threshold {gate['threshold']:.2f})"
-    parts = [f"**Gate**: {told}"]
+    parts = [literal(chosen_words(answer)), f"**Gate**: {told}"]
     if answer["hits"]:
         rows = [f"- {hit['score']:.2f} {literal(hit['text'])} (fact {hit['fact_id']})" for hit in answer["hits"][:8]]
         parts.append("**Facts**\n" + "\n".join(rows))
     if answer["steps"]:
         rows = [
-            f"1. {'; '.join(f'{name} {literal(value)}' for name, value in _said(step))}" for step in answer["steps"]
+            f"1. {'; '.join(f'{name} {literal(value)}' for name, value in (*_said(step), *_from(step)))}"
+            for step in answer["steps"]
         ]
         parts.append("**Chain**\n" + "\n".join(rows))
     if answer["weight_edits"]:
@@ -81,11 +129,6 @@ def evidence_markdown(answer: AnswerJson) -> str:
         ]
         parts.append("**Weight edits in effect**\n" + "\n".join(rows))
     return "\n\n".join(parts)
-
-
-def _strategy_words(answer: AnswerJson) -> str:
-    name = answer["strategy"]
-    return "answered without memory" if name in ("", "none", "model", "base") else f"strategy {name}"
 
 
 def _gate(answer: AnswerJson) -> str:
@@ -102,6 +145,30 @@ def _gate(answer: AnswerJson) -> str:
         f'<span class="quiet">(score {score:.2f}, threshold {threshold:.2f})</span></p>'
         f'<div class="meter {"in" if inside else "out"}"><span class="fill" style="width:{_percent(score)}%"></span>'
         f'<span class="mark" style="left:{_percent(threshold)}%"></span></div></div>'
+    )
+
+
+def _rates(answer: AnswerJson, rates: GateRates | None) -> str:
+    """The gate's measured rates, folded away by kind of question."""
+    if rates is None or float(answer["gate"]["threshold"]) >= 1:
+        return ""
+    if rates.true_positive_rate is None or rates.false_positive_rate is None:
+        return '<p class="note quiet">No rates were measured at this threshold.</p>'
+    rows = "".join(
+        f'<tr><td>{esc(kind)}</td><td class="num">{share:.1%}</td><td class="num quiet">{n:,}</td></tr>'
+        for kind, share, n in rates.by_kind
+    )
+    table = (
+        '<table class="plain"><thead><tr><th>questions</th><th>let through</th><th>n</th></tr></thead>'
+        f"<tbody>{rows}</tbody></table>"
+        if rows
+        else ""
+    )
+    return (
+        f'<details class="ev-rates"><summary>Measured at {rates.threshold:.2f}: lets through '
+        f"{rates.true_positive_rate:.1%} of the questions that a fact answers (n {rates.positives:,}), "
+        f"{rates.false_positive_rate:.1%} of the others (n {rates.negatives:,})</summary>{table}"
+        f'<p class="note quiet">On {esc(rates.measured_on)}.</p></details>'
     )
 
 
@@ -127,15 +194,35 @@ def _steps(steps: list[dict[str, Any]]) -> str:
     rows = []
     for step in steps:
         text = "".join(f'<span class="step"><i>{esc(name)}</i> {esc(value)}</span>' for name, value in _said(step))
-        rows.append(f"<li>{text}</li>")
+        rows.append(f"<li>{text}{_source(step)}</li>")
     return f'<p class="ev-head">Chain</p><ol class="ev-steps">{"".join(rows)}</ol>'
+
+
+def _from(step: dict[str, Any]) -> list[tuple[str, str]]:
+    source = step.get("source")
+    return [("from", "memory" if source == "memory" else "the model")] if source in ("memory", "model") else []
+
+
+def _source(step: dict[str, Any]) -> str:
+    """Whether a hop was answered from memory or by the model."""
+    source = step.get("source")
+    if source not in ("memory", "model"):
+        return ""
+    words = "from memory" if source == "memory" else "from the model"
+    return f'<span class="badge {source}">{words}</span>'
 
 
 def _said(step: dict[str, Any]) -> list[tuple[str, Any]]:
     """(word, text) of what a step did, the well-known parts first."""
-    step = {key: value.get("text", "") if isinstance(value, dict) else value for key, value in step.items()}
+    step = {key: _fact_words(value) if isinstance(value, dict) else value for key, value in step.items()}
     known = [(_STEP_NAMES[key], value) for key, value in step.items() if key in _STEP_NAMES and value]
-    return known + [(key, value) for key, value in step.items() if key not in _STEP_NAMES and _plain(value)]
+    rest = [(k, v) for k, v in step.items() if k not in _STEP_NAMES and k != "source" and _plain(v)]
+    return known + rest
+
+
+def _fact_words(value: dict[str, Any]) -> str:
+    number = value.get("fact_id")
+    return f"{value.get('text', '')}{f' (#{number})' if number is not None else ''}"
 
 
 def _plain(value: object) -> bool:

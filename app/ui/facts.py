@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import Any
 
 import gradio as gr
 
+from app.fact_reader import fact_view
 from app.ui import facts_html as show
 from app.ui.page import MODEL_SLOT, Page
-from app.ui.render import ACTIONS, action_of, guarded, note
-from app.views import AddOutcome, ParsePreview
+from app.ui.progress import with_progress
+from app.ui.render import ACTIONS, action_of, guarded, note, progress_bar
+from app.views import AddOutcome, ImportReport, ParsePreview
 
 HIDDEN, SHOWN = gr.update(visible=False), gr.update(visible=True)
 
@@ -64,6 +67,10 @@ class FactsTab:
             self.past = gr.Checkbox(
                 False, label="with overwritten", container=False, scale=2, min_width=120, elem_id="past"
             )
+            self.as_of = gr.Textbox(
+                show_label=False, container=False, placeholder="as of 2026-01-31", scale=2, min_width=120,
+                max_length=40, elem_id="as-of", label="In force on",
+            )  # fmt: skip
             self.undo = gr.Button("Undo", size="sm", scale=0, min_width=58, elem_id="fact-undo")
             self.redo = gr.Button("Redo", size="sm", scale=0, min_width=58, elem_id="fact-redo")
         self.table = gr.HTML("", js_on_load=ACTIONS, elem_id="fact-table")
@@ -82,11 +89,15 @@ class FactsTab:
                     "Overwrite", variant="primary", size="sm", scale=1, min_width=84, elem_id="fact-save"
                 )
                 self.close = gr.Button("Close", size="sm", scale=1, min_width=60, elem_id="fact-close")
+        with gr.Accordion("Corrections in words", open=False, elem_id="corrections-fold") as self.fold:
+            self.corrections = gr.HTML("", js_on_load=ACTIONS, elem_id="corrections")
+        with gr.Accordion("All changes", open=False, elem_id="changes-fold") as self.changes_fold:
+            self.changes = gr.HTML("", js_on_load=ACTIONS, elem_id="changes")
         with gr.Accordion("Import and export", open=False, elem_id="files"):
             gr.HTML(
                 note(
-                    "CSV or JSON with subject, relation and object, or a sentence a row. "
-                    "A bad row never stops the good ones."
+                    "CSV, JSON or JSONL with subject, relation and object, or a sentence a row; or a CounterFact, "
+                    "zsRE, MQuAKE or KnowEdit file. A bad row never stops the good ones."
                 )
             )
             self.file = gr.File(
@@ -102,12 +113,12 @@ class FactsTab:
     def wire(self) -> None:
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         asked = [self.line, self.conflict, self.conflict_text, self.result, self.pending]
-        table_in, table_out = [self.query, self.past, self.number], [self.table, self.number]
+        table_in, table_out = [self.query, self.past, self.number, self.as_of], [self.table, self.number]
         model = {"concurrency_id": MODEL_SLOT, "concurrency_limit": 1}
 
         def then_show(event: Any) -> Any:
-            return event.then(self.table_html, table_in, table_out, **quiet).then(
-                self.page.header_html, None, [self.page.header], **quiet
+            return event.then(guarded(self.table_html), table_in, table_out, **quiet).then(
+                lambda: (self.page.header_html(), self.changes_html()), None, [self.page.header, self.changes], **quiet
             )
 
         self.line.change(
@@ -125,7 +136,16 @@ class FactsTab:
         self.cancel.click(lambda: (HIDDEN, ""), None, [self.conflict, self.conflict_text], queue=False, **quiet)
         then_show(self.undo.click(guarded(self._undo), None, [self.result], **quiet))
         then_show(self.redo.click(guarded(self._redo), None, [self.result], **quiet))
-        first = {"fn": lambda query, past: self.table_html(query, past, 1), "inputs": [self.query, self.past]}
+        first: dict[str, Any] = {
+            "fn": guarded(lambda query, past, as_of: self.table_html(query, past, 1, as_of)),
+            "inputs": [self.query, self.past, self.as_of],
+        }
+        for event in (self.as_of.submit, self.as_of.blur):
+            event(**first, outputs=table_out, queue=False, **quiet)
+        self.fold.expand(guarded(self.corrections_html), None, [self.corrections], **quiet)
+        self.changes_fold.expand(guarded(self.changes_html), None, [self.changes], **quiet)
+        self.corrections.click(guarded(self._act_correction), None, [self.corrections, self.result], **quiet)
+        then_show(self.changes.click(guarded(self._act_change), None, [self.result], **quiet))
         self.query.change(**first, outputs=table_out, trigger_mode="always_last", queue=False, **quiet)
         self.past.change(**first, outputs=table_out, queue=False, **quiet)
         details = [self.detail, self.detail_text, self.new_object, self.chosen]
@@ -137,9 +157,11 @@ class FactsTab:
         then_show(
             self.save.click(guarded(self._save), [self.chosen, self.new_object], [self.result, *details], **quiet)
         )
-        self.new_object.submit(
-            guarded(self._save), [self.chosen, self.new_object], [self.result, *details], **quiet
-        ).then(self.table_html, table_in, table_out, **quiet)
+        then_show(
+            self.new_object.submit(
+                guarded(self._save), [self.chosen, self.new_object], [self.result, *details], **quiet
+            )
+        )
         self.close.click(lambda: (HIDDEN, None), None, [self.detail, self.chosen], queue=False, **quiet)
         then_show(self.file.upload(guarded(self._import), [self.file], [self.report, self.file], **quiet))
         for kind, press in (("csv", self.csv), ("json", self.json)):
@@ -147,9 +169,34 @@ class FactsTab:
                 None, None, None, js="() => { setTimeout(() => document.querySelector('#export-made').click(), 150); }"
             )
 
-    def table_html(self, query: str = "", past: bool = False, number: int = 1) -> tuple[str, int]:
-        page = self.page.service.facts.page(query.strip(), include_past=past, page=number)
-        return show.page_html(page, query.strip()), page.page
+    def table_html(self, query: str = "", past: bool = False, number: int = 1, as_of: str = "") -> tuple[str, int]:
+        page = self.page.service.facts.page(query.strip(), include_past=past, page=number, as_of=as_of.strip() or None)
+        return show.page_html(page, query.strip(), as_of.strip()), page.page
+
+    def corrections_html(self) -> str:
+        return show.corrections_html(self.page.service.corrections.list(include_past=True))
+
+    def changes_html(self) -> str:
+        return show.changes_html(self.page.service.facts.history(limit=30))
+
+    def _act_correction(self, event: gr.EventData) -> tuple[Any, Any]:
+        act, key = action_of(event)
+        desk = self.page.service.corrections
+        if act == "forget":
+            told = note(f"Taken back: {desk.remove(int(key)).text}", "good")
+        elif act == "recall":
+            told = note(f"In force again: {desk.restore(int(key)).text}", "good")
+        else:
+            return gr.skip(), gr.skip()
+        return self.corrections_html(), told
+
+    def _act_change(self, event: gr.EventData) -> Any:
+        act, key = action_of(event)
+        if act == "undo":
+            return note(f"Undone: {self.page.service.facts.undo(int(key)).text}", "good")
+        if act == "redo":
+            return note(f"Done again: {self.page.service.facts.redo(int(key)).text}", "good")
+        return gr.skip()
 
     def _preview(self, text: str) -> str:
         return show.preview_html(self.page.service.facts.preview(text)) if text.strip() else ""
@@ -169,7 +216,24 @@ class FactsTab:
             return text, HIDDEN, "", note(preview.problem, "bad") if text.strip() else "", None, ""
         if preview.conflict and not preview.duplicate:
             return text, SHOWN, show.conflict_html(preview), "", {"text": text}, gr.skip()
-        return "", HIDDEN, "", self._told(self.page.service.facts.add(text)), None, ""
+        return self._write({"text": text}, "", (text, gr.skip()))
+
+    def _write(self, fact: dict[str, str], kept: Any, again: tuple[Any, Any]) -> tuple[Any, ...]:
+        """Stores a fact, or asks about one that is very similar; ``again``: line and preview while that is asked."""
+        from memory.store import NearDuplicate
+
+        try:
+            told = self._told(self.page.service.facts.add(**fact, similar="ask"))
+        except NearDuplicate as found:
+            alike = [fact_view(hit.fact) for hit in found.similar]
+            statement = self._statement(fact)
+            return again[0], SHOWN, show.similar_html(statement, alike), "", {**fact, "similar": "yes"}, again[1]
+        return kept, HIDDEN, "", told, None, ""
+
+    def _statement(self, fact: dict[str, str]) -> str:
+        facts = self.page.service.facts
+        preview: ParsePreview = facts.preview(fact["text"]) if "text" in fact else facts.preview_triple(**fact)
+        return preview.statement
 
     def _add_form(self, subject: str, relation: str | None, object: str) -> tuple[Any, ...]:
         form = (subject, relation, object)
@@ -179,7 +243,8 @@ class FactsTab:
             return *form, HIDDEN, "", note(preview.problem, "bad"), None
         if preview.conflict and not preview.duplicate:
             return *form, SHOWN, show.conflict_html(preview), "", triple
-        return "", None, "", HIDDEN, "", self._told(self.page.service.facts.add(**triple)), None
+        _, *asked, _ = self._write(triple, "", ("", ""))
+        return *(form if asked[3] else ("", None, "")), *asked
 
     def _replace(self, pending: dict[str, str] | None) -> tuple[Any, ...]:
         return self._store(pending, keep_both=False)
@@ -188,8 +253,14 @@ class FactsTab:
         return self._store(pending, keep_both=True)
 
     def _store(self, pending: dict[str, str] | None, *, keep_both: bool) -> tuple[Any, ...]:
-        told = self._told(self.page.service.facts.add(**pending, keep_both=keep_both)) if pending else ""
-        return "", HIDDEN, "", told, None, ""
+        if not pending:
+            return "", HIDDEN, "", "", None, ""
+        fact = {name: value for name, value in pending.items() if name != "similar"}
+        if "similar" in pending:
+            outcome = self.page.service.facts.add(**fact, similar="keep" if keep_both else "replace")
+        else:
+            outcome = self.page.service.facts.add(**fact, keep_both=keep_both)
+        return "", HIDDEN, "", self._told(outcome), None, ""
 
     @staticmethod
     def _told(outcome: AddOutcome) -> str:
@@ -232,10 +303,20 @@ class FactsTab:
         outcome = self.page.service.facts.edit(chosen, object=object)
         return self._told(outcome), HIDDEN, "", "", None
 
-    def _import(self, path: str | None) -> tuple[str, None]:
+    def _import(self, path: str | None) -> Iterator[tuple[Any, Any]]:
         if not path:
-            return "", None
-        return show.report_html(self.page.service.facts.import_file(Path(path))), None
+            yield "", None
+            return
+
+        def work(progress: Callable[[float, str], None]) -> ImportReport:
+            report: ImportReport = self.page.service.facts.import_file(Path(path), progress=progress)
+            return report
+
+        for step in with_progress(work, "reading the file"):
+            if isinstance(step, ImportReport):
+                yield show.report_html(step), None
+            else:
+                yield progress_bar(*step), gr.skip()
 
     def _export(self, kind: str) -> str:
         folder = self.page.service.settings.data / "exports"

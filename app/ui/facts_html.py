@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from app.ui.render import button, esc, note, when
-from app.views import EventView, FactPage, FactView, ImportReport, ParsePreview
+from app.ui.render import button, esc, exactly, note, when
+from app.views import CorrectionView, EventView, FactPage, FactView, ImportReport, ParsePreview
 
 _SHOWN_ROWS = 50
 
@@ -46,9 +46,11 @@ def overwritten_html(old: FactView, new: FactView) -> str:
     return f'<p class="note good"><span class="erased">{esc(old.object)}</span> Overwritten: {esc(new.statement)}</p>'
 
 
-def page_html(page: FactPage, query: str = "") -> str:
+def page_html(page: FactPage, query: str = "", as_of: str = "") -> str:
     """One page of the table, with its pager."""
     if not page.rows:
+        if as_of:
+            return f'<div class="empty small"><p>Nothing that fits was in force on {esc(as_of)}.</p></div>'
         if query:
             return f'<div class="empty small"><p>No fact matches “{esc(query)}”.</p></div>'
         return (
@@ -68,11 +70,19 @@ def _row(fact: FactView) -> str:
     else:
         last = ""
     text = f'<span class="{"" if fact.current else "erased"}">{esc(fact.statement)}</span>'
-    meta = " · ".join(part for part in (f"#{fact.id}", esc(fact.source), when(fact.recorded_at)) if part)
+    meta = " · ".join((f"#{fact.id}", f"from {esc(fact.source)}", f"by {esc(fact.actor)}", _valid(fact)))
     return (
         f'<li class="fact"><div class="fact-text">{text} {state}<span class="meta">{meta}</span></div>'
         f'<div class="acts">{button("open", "Open", key=fact.id, title=f"Open fact {fact.id}")}{last}</div></li>'
     )
+
+
+def _valid(fact: FactView) -> str:
+    """The interval in which the fact holds."""
+    since = when(fact.valid_from) or "ever"
+    if fact.valid_to:
+        return f"valid {since} – {when(fact.valid_to)}"
+    return f"valid since {since}"
 
 
 def _pager(page: FactPage) -> str:
@@ -90,16 +100,23 @@ def detail_html(fact: FactView, events: Sequence[EventView]) -> str:
         ("status", fact.status),
         ("source", fact.source),
         ("by", fact.actor),
-        ("valid from", when(fact.valid_from)),
-        ("valid to", when(fact.valid_to)),
+        ("valid from", exactly(fact.valid_from)),
+        ("valid to", exactly(fact.valid_to) or ("open" if fact.current else "")),
+        ("recorded", exactly(fact.recorded_at)),
+        ("taken out", exactly(fact.retired_at)),
         ("replaces", f"#{fact.supersedes_id}" if fact.supersedes_id else ""),
+        (
+            "relation holds",
+            {"functional": "one object at a time", "multi": "several objects"}.get(fact.cardinality, ""),
+        ),
         ("model said", fact.target_true or ""),
         ("asked as", fact.question or ""),
         ("reason", fact.reason or ""),
     ]
     data = "".join(f"<dt>{name}</dt><dd>{esc(value)}</dd>" for name, value in pairs if value)
     lines = "".join(
-        f'<li><span class="quiet">{when(event.at)}</span> <b>{esc(event.op)}</b> {esc(event.text)}</li>'
+        f'<li><span class="quiet">{exactly(event.at)}{f" by {esc(event.actor)}" if event.actor else ""}</span> '
+        f"<b>{esc(event.op)}</b> {esc(event.text)}</li>"
         for event in events
     )
     return (
@@ -107,6 +124,56 @@ def detail_html(fact: FactView, events: Sequence[EventView]) -> str:
         f'<span class="quiet">#{fact.id}</span></p><dl>{data}</dl>'
         f'<p class="ev-head">History</p><ul class="history">{lines or "<li>No events.</li>"}</ul></div>'
     )
+
+
+def similar_html(statement: str, similar: Sequence[FactView]) -> str:
+    """The question about facts that may say the same in other words."""
+    rows = "".join(f'<p>{esc(fact.statement)} <span class="quiet">#{fact.id}</span></p>' for fact in similar)
+    return (
+        f'<div class="conflict-text"><p><b>This may be there already, in other words.</b></p>{rows}'
+        f'<p class="over">{esc(statement)}</p><p class="note quiet">Replacing takes the old one out of force; '
+        "the history keeps it.</p></div>"
+    )
+
+
+def changes_html(events: Sequence[EventView]) -> str:
+    """The latest changes of all facts, each with a button that takes it back, whatever came after it."""
+    if not events:
+        return note("Nothing was changed yet.")
+    rows = "".join(_change(event) for event in events)
+    return f'<ul class="facts" aria-label="Changes">{rows}</ul>'
+
+
+def _change(event: EventView) -> str:
+    undone = event.op.endswith("(undone)")
+    act = "redo" if undone else "undo"
+    label = f"{'Redo' if undone else 'Undo'} change {event.seq}"
+    turn = button(act, "Redo" if undone else "Undo", key=event.seq, title=label) if event.seq else ""
+    text = f'<span class="{"erased" if undone else ""}">{esc(event.text or event.op)}</span>'
+    meta = f"{esc(event.op)} · {exactly(event.at)} · by {esc(event.actor)}"
+    return (
+        f'<li class="fact"><div class="fact-text">{text}<span class="meta">{meta}</span></div>'
+        f'<div class="acts">{turn}</div></li>'
+    )
+
+
+def corrections_html(rows: Sequence[CorrectionView]) -> str:
+    """What was meant by questions, in words, each with the button that takes it back."""
+    if not rows:
+        return note("None yet. Press “No, I meant …” under an answer, or say it in the chat.")
+    items = "".join(
+        f'<li class="fact"><div class="fact-text"><span class="{"" if row.active else "erased"}">{esc(row.text)}</span>'
+        f'<span class="meta">#{row.id} · asked: {esc(row.question)} · {when(row.recorded_at)} · by {esc(row.actor)}'
+        f'</span></div><div class="acts">'
+        + (
+            button("forget", "Take back", key=row.id, title=f"Take correction {row.id} back")
+            if row.active
+            else button("recall", "Restore", key=row.id, title=f"Restore correction {row.id}")
+        )
+        + "</div></li>"
+        for row in rows
+    )
+    return f'<ul class="facts" aria-label="Corrections">{items}</ul>'
 
 
 def report_html(report: ImportReport) -> str:

@@ -17,6 +17,7 @@ from app.ui.endpoints import add_endpoints
 from app.ui.evidence import build_evidence_tab
 from app.ui.facts import FactsTab
 from app.ui.page import Page
+from app.ui.render import guarded
 from app.ui.theme import CSS_FILE, JS_FILE, make_theme
 from app.ui.weights import WeightsTab
 
@@ -60,13 +61,19 @@ def build_blocks(service: Any) -> gr.Blocks:
         opened = [page.owner, page.chat, chat.box, chat.earlier, evidence]
         blocks.load(chat.on_load, [identity], opened, js=IDENTITY, queue=False, **quiet).then(
             None, [page.owner, page.chat], None, js=REMEMBER
-        )
+        ).then(chat.may_correct, [page.owner, page.chat], [chat.meant_open, chat.meant_row], queue=False, **quiet)
         blocks.load(facts.table_html, None, [facts.table, facts.number], queue=False, **quiet)
         facts_tab.select(
-            facts.table_html, [facts.query, facts.past, facts.number], [facts.table, facts.number], queue=False, **quiet
+            guarded(facts.table_html), [facts.query, facts.past, facts.number, facts.as_of],
+            [facts.table, facts.number], queue=False, **quiet,
+        )  # fmt: skip
+        weights_tab.select(
+            guarded(weights.on_show), [weights.method, weights.gone],
+            [weights.stored, weights.table, weights.method, weights.about], **quiet,
+        )  # fmt: skip
+        compare_tab.select(
+            guarded(compare.on_show), None, [compare.stored, compare.methods, compare.missing], queue=False, **quiet
         )
-        weights_tab.select(weights.on_show, [weights.gone], [weights.stored, weights.table], **quiet)
-        compare_tab.select(compare.on_show, None, [compare.stored], queue=False, **quiet)
         _watch_loading(page, blocks, quiet)
         add_endpoints(page)
     return blocks

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import html
 import inspect
+import logging
 import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -17,6 +18,8 @@ from typing import Any, TypeVar
 import gradio as gr
 
 from knowledge.errors import PalimpsestError
+
+log = logging.getLogger(__name__)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -49,16 +52,26 @@ def toast(message: object) -> gr.Error:
     return gr.Error(esc(message), title="That did not work", duration=12, print_exception=False)
 
 
+def failure(error: Exception) -> Exception:
+    """What an event handler shows of an error: our own word for word, others as what they are, with the log's help."""
+    if isinstance(error, gr.Error):
+        return error
+    if isinstance(error, PalimpsestError):
+        return toast(error)
+    log.exception("an event handler failed", exc_info=error)
+    return toast(f"Internal error, {type(error).__name__}: {error}. The log has more.")
+
+
 def guarded(fn: F) -> F:
-    """Shows a :class:`PalimpsestError` of an event handler, plain or generator, as a toast."""
+    """Shows an error of an event handler, plain or generator, as a toast; never as a traceback."""
     if inspect.isgeneratorfunction(fn):
 
         @functools.wraps(fn)
         def generator(*args: Any, **kwargs: Any) -> Iterator[Any]:
             try:
                 yield from fn(*args, **kwargs)
-            except PalimpsestError as error:
-                raise toast(error) from error
+            except Exception as error:
+                raise failure(error) from error
 
         return generator  # type: ignore[return-value]
 
@@ -66,8 +79,8 @@ def guarded(fn: F) -> F:
     def plain(*args: Any, **kwargs: Any) -> Any:
         try:
             return fn(*args, **kwargs)
-        except PalimpsestError as error:
-            raise toast(error) from error
+        except Exception as error:
+            raise failure(error) from error
 
     return plain  # type: ignore[return-value]
 
@@ -84,6 +97,18 @@ def when(moment: str | None) -> str:
     local = at.astimezone()
     today = datetime.now().astimezone().date()
     return local.strftime("%H:%M") if local.date() == today else local.strftime("%-d %b %Y")
+
+
+def exactly(moment: str | None) -> str:
+    """A stored time to the minute, in local time."""
+    if not moment:
+        return ""
+    try:
+        at = datetime.fromisoformat(moment)
+    except ValueError:
+        return esc(moment)
+    at = at.replace(tzinfo=UTC) if at.tzinfo is None else at
+    return at.astimezone().strftime("%-d %b %Y, %H:%M")
 
 
 def seconds(value: float | None) -> str:

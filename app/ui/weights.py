@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import queue
 import shutil
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +12,14 @@ import gradio as gr
 
 from app.ui.facts import fact_choices
 from app.ui.page import MODEL_SLOT, Page
-from app.ui.render import ACTIONS, action_of, button, esc, guarded, note, progress_bar, seconds, when
-from app.views import EntryView
+from app.ui.progress import with_progress
+from app.ui.render import ACTIONS, action_of, guarded, note, progress_bar, seconds
+from app.ui.weights_html import due_html, ledger_html, undone_html, verdict_html
+from app.uploads import unpacked
+from app.views import ConsolidationView, EntryView
 from knowledge.errors import InvalidInput, PalimpsestError
 
+BATCH_METHODS = ("memit", "alphaedit", "emmet")  # those that write a batch as one change; see app.consolidation_desk
 FORMATS = [("PEFT adapter", "peft"), ("merged checkpoint", "merged"), ("factors (safetensors)", "safetensors")]
 
 
@@ -31,6 +33,7 @@ class WeightsTab:
         settings = self.page.service.settings
         methods = [(item.title, item.name) for item in self.page.service.weights.methods()]
         names = [name for _, name in methods]
+        titles = {name: title for title, name in methods}
         with gr.Column(elem_classes="form-group"):
             self.sentence = gr.Textbox(
                 label="A fact, in plain words", placeholder="The Eiffel Tower is located in Rome.", lines=1,
@@ -50,12 +53,47 @@ class WeightsTab:
                 )
         self.about = gr.HTML(self._about(settings.method), elem_id="method-about")
         self.result = gr.HTML("", elem_id="weight-result")
+        self.chosen = gr.HTML("", js_on_load=ACTIONS, elem_id="weight-note")
         with gr.Row(elem_classes="table-bar", equal_height=True):
             gr.HTML('<p class="section">Ledger</p>')
             self.gone = gr.Checkbox(
                 False, label="with undone", container=False, scale=1, min_width=110, elem_id="undone"
             )
         self.table = gr.HTML("", js_on_load=ACTIONS, elem_id="ledger")
+        with gr.Accordion("Often-used facts", open=False, elem_id="consolidate-fold") as self.fold:
+            gr.HTML(
+                note(
+                    "Facts that memory serves often are written into the weights as one batch, and kept there only if "
+                    "their own probes come right and other answers stay. They stay in memory either way."
+                )
+            )
+            with gr.Row(elem_classes="line-row"):
+                self.least = gr.Number(
+                    3, label="Served at least", minimum=1, maximum=10_000, precision=0, min_width=110,
+                    elem_id="consolidate-least",
+                )  # fmt: skip
+                self.batch = gr.Dropdown(
+                    [(titles[name], name) for name in BATCH_METHODS if name in titles], label="Method", min_width=120,
+                    value=next((name for name in BATCH_METHODS if name in titles), None), filterable=False,
+                    elem_id="consolidate-method",
+                )  # fmt: skip
+                self.write = gr.Button(
+                    "Write often-used facts into the weights", variant="primary", min_width=150,
+                    elem_id="consolidate-run",
+                )  # fmt: skip
+            self.verdict = gr.HTML("", elem_id="consolidate-verdict")
+            self.due = gr.HTML("", elem_id="consolidate-due")
+        with gr.Accordion("Import", open=False, elem_id="import-fold"):
+            gr.HTML(
+                note(
+                    "A change made elsewhere: an export of this program (.zip or .safetensors), or the two files of a "
+                    "plain LoRA adapter of peft, chosen together."
+                )
+            )
+            self.sent = gr.File(
+                label="Adapter", file_types=[".zip", ".safetensors", ".json"], file_count="multiple", height=110,
+                elem_id="weight-import",
+            )  # fmt: skip
         with gr.Accordion("Export", open=False):
             gr.HTML(note("The entries that are on, as a PEFT adapter or merged into a checkpoint for from_pretrained."))
             with gr.Row(elem_classes="line-row"):
@@ -83,13 +121,26 @@ class WeightsTab:
             **model, **quiet,
         )  # fmt: skip
         then_show(done.then(lambda: gr.update(interactive=True), None, [self.apply], queue=False, **quiet))
-        then_show(self.table.click(guarded(self._act), None, [self.result], **model, **quiet))
+        then_show(self.table.click(guarded(self._act), None, [self.chosen], **model, **quiet))
+        then_show(self.chosen.click(guarded(self._recompute), None, [self.chosen], **model, **quiet))
+        self.fold.expand(guarded(self._due), [self.least], [self.due], **model, **quiet)
+        self.least.change(guarded(self._due), [self.least], [self.due], trigger_mode="always_last", **model, **quiet)
+        locked = self.write.click(lambda: gr.update(interactive=False), None, [self.write], queue=False, **quiet)
+        written = locked.then(
+            guarded(self._consolidate), [self.least, self.batch], [self.verdict, self.due], **model, **quiet
+        )
+        then_show(written.then(lambda: gr.update(interactive=True), None, [self.write], queue=False, **quiet))
+        then_show(self.sent.upload(guarded(self._import), [self.sent], [self.chosen, self.sent], **model, **quiet))
         self.gone.change(self.table_html, [self.gone], [self.table], queue=False, **quiet)
         self.export.click(guarded(self._export), [self.format], [self.file, self.result], **model, **quiet)
 
-    def on_show(self, gone: bool = False) -> tuple[Any, str]:
-        """Fresh choices and ledger, when the tab comes to the front."""
-        return gr.update(choices=fact_choices(self.page)), self.table_html(gone)
+    def on_show(self, method: str | None, gone: bool = False) -> Iterator[tuple[Any, ...]]:
+        """Fresh choices and ledger, when the tab comes to the front; the ledger waits for the model."""
+        choices = gr.update(choices=fact_choices(self.page))
+        if self.page.service.status().state in ("cold", "loading"):
+            yield choices, progress_bar(0.0, "loading the model, whose ledger this is"), gr.skip(), gr.skip()
+        table = self.table_html(gone)
+        yield choices, table, gr.update(choices=method_choices(self.page)), self._about(method)
 
     def table_html(self, gone: bool = False) -> str:
         try:
@@ -101,7 +152,9 @@ class WeightsTab:
         for item in self.page.service.weights.methods():
             if item.name == name:
                 paper = f" (arXiv {item.paper})" if item.paper[:1].isdigit() else ""
-                return note(f"{item.summary or item.title}{paper}")
+                missing = self.page.service.weights.unavailable().get(item.name, "")
+                why = note(f"Not available here: {missing}.", "bad") if missing else ""
+                return note(f"{item.summary or item.title}{paper}") + why
         return ""
 
     def _apply(self, method: str, sentence: str, stored: list[str]) -> Iterator[tuple[Any, ...]]:
@@ -117,7 +170,7 @@ class WeightsTab:
         for step in with_progress(work):
             if isinstance(step, EntryView):
                 words = f"Written by {step.method} in {seconds(step.seconds)}: {' '.join(step.facts)}"
-                yield note(words, "good"), "", []
+                yield note(words, "good") + "".join(note(item, "bad") for item in step.warnings), "", []
             else:
                 yield progress_bar(*step), gr.skip(), gr.skip()
 
@@ -128,75 +181,88 @@ class WeightsTab:
             entry = weights.set_active(int(key), act == "on")
             return note(f"Entry #{entry.id} is {act}.", "good")
         if act == "undo":
-            return note(f"Entry #{weights.undo(int(key)).id} is undone; the base weights were never touched.", "good")
+            later = self.page.service.ledger.dependents(int(key))
+            return undone_html(weights.undo(int(key)), later)
         if act == "redo":
             return note(f"Entry #{weights.redo(int(key)).id} is back.", "good")
         return gr.skip()
 
-    def _export(self, form: str) -> tuple[Any, str]:
+    def _recompute(self, event: gr.EventData) -> Iterator[Any]:
+        act, key = action_of(event)
+        if act != "recompute":
+            yield gr.skip()
+            return
+        numbers = [int(part) for part in key.split(",") if part.isdigit()]
+
+        def work(progress: Callable[[float, str], None]) -> list[EntryView]:
+            made: list[EntryView] = self.page.service.ledger.recompute(numbers, progress=progress)
+            return made
+
+        for step in with_progress(work):
+            if isinstance(step, list):
+                names = "; ".join(f"#{entry.id} {' '.join(entry.facts[:2])}" for entry in step)
+                yield note(f"Made again: {names}", "good")
+            else:
+                yield progress_bar(*step)
+
+    def _due(self, least: float | None) -> str:
+        number = max(1, int(least or 1))
+        return due_html(self.page.service.consolidating.due_facts(at_least=number), number)
+
+    def _consolidate(self, least: float | None, method: str) -> Iterator[tuple[Any, Any]]:
+        number = max(1, int(least or 1))
+
+        def work(progress: Callable[[float, str], None]) -> ConsolidationView:
+            desk = self.page.service.consolidating
+            found: ConsolidationView = desk.write(at_least=number, method=method, progress=progress)
+            return found
+
+        for step in with_progress(work):
+            if isinstance(step, ConsolidationView):
+                yield verdict_html(step), self._due(least)
+            else:
+                yield progress_bar(*step), gr.skip()
+
+    def _import(self, files: list[str] | None) -> Iterator[tuple[Any, Any]]:
+        paths = [Path(name) for name in files or []]
+
+        def work(progress: Callable[[float, str], None]) -> EntryView:
+            with unpacked(paths) as path:
+                progress(0.5, "reading the adapter")
+                entry: EntryView = self.page.service.ledger.bring_in(path, name=", ".join(p.name for p in paths))
+                return entry
+
+        for step in with_progress(work):
+            if isinstance(step, EntryView):
+                layers = ", ".join(map(str, step.layers)) or "-"
+                told = note(f"Imported as #{step.id}: layers {layers}, |ΔW|/|W| {step.relative_norm:.2%}.", "good")
+                yield told + "".join(note(item, "bad") for item in step.warnings), None
+            else:
+                yield progress_bar(*step), gr.skip()
+
+    def _export(self, form: str) -> Iterator[tuple[Any, Any]]:
         folder = self.page.service.settings.data / "exports"
         target = folder / f"weights-{form}"
         if target.is_dir():
             shutil.rmtree(target)
         folder.mkdir(parents=True, exist_ok=True)
-        made: Path = self.page.service.weights.export(target, format=form)
-        if made.is_dir():
-            made = Path(shutil.make_archive(str(folder / f"weights-{form}"), "zip", made))
-        return gr.update(value=str(made), visible=True), note(f"Ready: {made.name}", "good")
+
+        def work(progress: Callable[[float, str], None]) -> Path:
+            made: Path = self.page.service.weights.export(target, format=form)
+            progress(0.6, "packing")
+            return Path(shutil.make_archive(str(folder / f"weights-{form}"), "zip", made)) if made.is_dir() else made
+
+        for step in with_progress(work, "writing"):
+            if isinstance(step, Path):
+                yield gr.update(value=str(step), visible=True), note(f"Ready: {step.name}", "good")
+            else:
+                yield gr.skip(), progress_bar(*step)
 
 
-def with_progress(work: Callable[[Callable[[float, str], None]], Any]) -> Iterator[Any]:
-    """Runs ``work(progress)`` in a thread; yields its (share, what) reports as they come, and its result last."""
-    reports: queue.Queue[Any] = queue.Queue()
-    outcome: list[Any] = []
-
-    def run() -> None:
-        try:
-            outcome.append(work(lambda share, what: reports.put((share, what))))
-        except BaseException as error:  # handed over to the caller's thread
-            outcome.append(error)
-        reports.put(None)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    yield 0.0, "waiting for the model"
-    while (report := reports.get()) is not None:
-        while not reports.empty() and reports.queue[0] is not None:
-            report = reports.get()
-        yield report
-    thread.join()
-    if isinstance(outcome[0], BaseException):
-        raise outcome[0]
-    yield outcome[0]
-
-
-def ledger_html(entries: Sequence[EntryView]) -> str:
-    """The ledger, newest first."""
-    if not entries:
-        return (
-            '<div class="empty small"><p class="empty-title">The weights are as they came</p>'
-            "<p>An edit written here changes what the model itself answers, without memory.</p></div>"
-        )
-    return f'<ul class="facts" aria-label="Weight edits">{"".join(_entry(entry) for entry in entries)}</ul>'
-
-
-def _entry(entry: EntryView) -> str:
-    facts = " ".join(entry.facts[:3]) + (f" and {len(entry.facts) - 3} more" if len(entry.facts) > 3 else "")
-    layers = "layer" + ("s " if len(entry.layers) != 1 else " ") + (", ".join(map(str, entry.layers)) or "-")
-    if entry.undone:
-        state, buttons = '<span class="badge past">undone</span>', button("redo", "Redo", key=entry.id)
-    elif not entry.fits:
-        state, buttons = '<span class="badge past">other model</span>', button("undo", "Undo", key=entry.id)
-    else:
-        state = f'<span class="badge {"weight" if entry.active else "past"}">{"on" if entry.active else "off"}</span>'
-        switch = button("off", "Off", key=entry.id) if entry.active else button("on", "On", key=entry.id)
-        buttons = switch + button("undo", "Undo", key=entry.id)
-    off = "" if entry.active else ' class="erased"' if entry.undone else ' class="quiet"'
-    meta = (
-        f"#{entry.id} · {esc(entry.method)} · {layers} · |ΔW|/|W| {entry.relative_norm:.2%} · "
-        f"{seconds(entry.seconds)} · {when(entry.created_at)}"
-    )
-    return (
-        f'<li class="fact"><div class="fact-text"><span{off}>{esc(facts)}</span> {state}'
-        f'<span class="meta">{meta}</span></div><div class="acts">{buttons}</div></li>'
-    )
+def method_choices(page: Page) -> list[tuple[str, str]]:
+    """All editors as choices, those that the model cannot be edited with marked."""
+    missing = page.service.weights.unavailable()
+    return [
+        (f"{item.title} (not available)" if item.name in missing else item.title, item.name)
+        for item in page.service.weights.methods()
+    ]

@@ -36,33 +36,50 @@ class GraphWalk(Strategy):
     def __init__(self, lm: ChatModel, gate: Gate, reader: ChainReader | None = None) -> None:
         super().__init__(lm, gate)
         self.reader = reader or ChainReader(gate)
+        self._latest: tuple[object, Path | None, tuple[RelationChain, Start] | None] = (None, None, None)
 
     def run(self, request: Request) -> Generator[str, None, Outcome]:
         if request.cancel is not None and request.cancel.is_set():
             return Outcome("", "model")
-        path = self.reader.best(request.query, request.namespace)
-        if path is not None and path.complete:
-            steps = [_memory_step(fact, spoken) for fact, spoken in zip(path.facts, path.spoken, strict=True)]
-            for step in steps:
-                self._tell(step, request)
-            text = path.facts[-1].object
-            yield text
-            return Outcome(text, "memory", tuple(Hit(fact, 1.0) for fact in path.facts), tuple(steps))
-        found = self._single(request) or self._mixed(request)
+        path, chain = self._read(request.query, request.namespace)
+        whole = path if path is not None and path.complete else None
+        if whole is not None and not _says_more(chain, whole):
+            found: Outcome | None = self._whole(whole, request)
+        else:
+            found = self._single(request) or (self._along(*chain, request) if chain is not None else None)
+            found = found or (self._whole(whole, request) if whole is not None else None)
         if found is None:
             return (yield from self.plain(request))
         yield found.text
         return found
 
+    def _whole(self, path: Path, request: Request) -> Outcome:
+        steps = tuple(_memory_step(fact, spoken) for fact, spoken in zip(path.facts, path.spoken, strict=True))
+        for step in steps:
+            self._tell(step, request)
+        return Outcome(path.facts[-1].object, "memory", tuple(Hit(fact, 1.0) for fact in path.facts), steps)
+
     def covers(self, query: str, namespace: str) -> Path | None:
         """The path of several facts that answers a question, if there is one; nothing is generated."""
-        path = self.reader.best(query, namespace)
-        return path if path is not None and path.complete and len(path.facts) > 1 else None
+        path, chain = self._read(query, namespace)
+        if path is None or not path.complete or _says_more(chain, path):
+            return None
+        return path if len(path.facts) > 1 else None
 
     def reads(self, query: str, namespace: str) -> bool:
         """Whether a question can be read as a chain of relations, whoever knows the hops."""
-        found = self._chain(query, namespace)
-        return found is not None and len(found[0].relations) > 1
+        _, chain = self._read(query, namespace)
+        return chain is not None and len(chain[0].relations) > 1
+
+    def _read(self, query: str, namespace: str) -> tuple[Path | None, tuple[RelationChain, Start] | None]:
+        """The question as a path and as relations; remembered, since the router asks first and the answer after."""
+        self.gate.store.sync.refresh()
+        key = (query, namespace, self.gate.store.sync.seq)
+        known, path, chain = self._latest
+        if known != key:
+            path, chain = self.reader.best(query, namespace), self._chain(query, namespace)
+            self._latest = (key, path, chain)  # one assignment: other threads see the old or the new
+        return path, chain
 
     def _single(self, request: Request) -> Outcome | None:
         """The fact that the gate accepts, where the question has no words a relation could be read from."""
@@ -79,11 +96,6 @@ class GraphWalk(Strategy):
 
     # ------------------------------------------------------------------------------------------------ mixed chains
 
-    def _mixed(self, request: Request) -> Outcome | None:
-        """A chain of which memory knows some hops and the model the others; None where memory knows none of it."""
-        found = self._chain(request.query, request.namespace)
-        return self._along(*found, request) if found is not None else None
-
     def _chain(self, query: str, namespace: str) -> tuple[RelationChain, Start] | None:
         found: list[tuple[RelationChain, Start]] = []
         for start in self.reader.entities(query, namespace):
@@ -96,6 +108,9 @@ class GraphWalk(Strategy):
     def _along(self, chain: RelationChain, start: Start, request: Request) -> Outcome | None:
         lexicon = self.gate.store.lexicon
         key, name = start.key, start.name
+        alone = len(chain.relations) == 1 and self._known(key, chain.relations[0], request.namespace) is None
+        if alone or len(self.gate.store.sync.index) == 0:
+            return None  # nothing that memory could have a part in
         steps: list[Step] = []
         used: list[Hit] = []
         for relation in chain.relations:
@@ -128,6 +143,14 @@ class GraphWalk(Strategy):
     def _tell(self, step: Step, request: Request) -> None:
         if request.on_step is not None:
             request.on_step(step)
+
+
+def _says_more(found: tuple[RelationChain, Start] | None, path: Path) -> bool:
+    """Whether the question goes on beyond the path: read as relations it is longer, and explained better by that."""
+    if found is None:
+        return False
+    chain, _ = found
+    return len(chain.relations) > len(path.facts) and chain.score > path.score + 1.0
 
 
 def _memory_step(fact: StoredFact, spoken: bool) -> Step:

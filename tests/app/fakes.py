@@ -13,18 +13,23 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from app.conversations import Conversations
 from app.errors import NothingFound
+from app.fact_desk import moment
 from app.settings import Settings, load_settings
 from app.views import (
     AddOutcome,
     Comparison,
+    ConsolidationView,
+    CorrectionView,
+    DueFact,
     EntryView,
     EventView,
     FactPage,
     FactView,
+    GateRates,
     ImportReport,
     ImportRow,
     MethodRow,
@@ -41,6 +46,8 @@ KNOWN = {"eiffel tower": "Paris", "big ben": "London", "colosseum": "Rome", "bra
 METHODS = (
     MethodView("r-rome", "R-ROME", "2403.07175", "One rank-one change of one layer."),
     MethodView("rome", "ROME", "2202.05262", "The published form."),
+    MethodView("memit", "MEMIT", "2210.07229", "Many facts at once."),
+    MethodView("mend", "MEND", "2110.11309", "A trained network."),
 )
 _SENTENCE = re.compile(r"^(?:the )?(?P<s>.+?) (?:is located in|is in|stands in) (?P<o>.+?)\.?$", re.IGNORECASE)
 NOW = "2026-01-02T03:04:05+00:00"
@@ -83,6 +90,7 @@ class FakeFacts:
     def add(
         self, text: str | None = None, *, subject: str | None = None, relation: str | None = None,
         object: str | None = None, keep_both: bool = False, source: str = "user",
+        similar: Literal["keep", "ask", "replace"] = "keep", valid_from: str | None = None, valid_to: str | None = None,
     ) -> AddOutcome:  # fmt: skip
         view = self.preview(text) if text else self.preview_triple(subject or "", relation or "", object or "")
         if not view.ok:
@@ -96,13 +104,18 @@ class FakeFacts:
             self.rows = [old if row.id == old.id else row for row in self.rows]
         fact = FactView(
             len(self.rows) + 1, view.statement, view.subject, view.relation, view.object, "active",
-            source=source, question=f"Where is the {view.subject}?", valid_from=NOW, recorded_at=NOW,
+            source=source, question=f"Where is the {view.subject}?", valid_from=valid_from or NOW, recorded_at=NOW,
+            valid_to=valid_to, cardinality="functional",
             supersedes_id=old.id if old else None,
         )  # fmt: skip
         self.rows.append(fact)
         return AddOutcome(fact, old, False)
 
-    def page(self, query: str = "", *, include_past: bool = False, page: int = 1, size: int | None = None) -> FactPage:
+    def page(
+        self, query: str = "", *, include_past: bool = False, page: int = 1, size: int | None = None,
+        as_of: str | None = None,
+    ) -> FactPage:  # fmt: skip
+        moment(as_of)
         rows = [f for f in reversed(self.rows) if (include_past or f.current) and query.lower() in f.statement.lower()]
         size = size or self.service.settings.page_size
         pages = max(1, -(-len(rows) // size))
@@ -136,14 +149,22 @@ class FakeFacts:
         self.rows = [back if row.id == fact_id else row for row in self.rows]
         return back
 
-    def undo(self) -> EventView:
+    def purge(self, fact_id: int) -> FactView:
+        gone = self.get(fact_id)
+        self.rows = [row for row in self.rows if row.id != fact_id]
+        return gone
+
+    def add_alias(self, alias: str, subject: str) -> tuple[str, ...]:
+        return (alias, subject)
+
+    def undo(self, action: int | None = None) -> EventView:
         if not self.past:
             raise NothingFound("There is nothing to undo.")
         self.undone.append(self.rows)
         self.rows = self.past.pop()
         return EventView("undo", "the last change", NOW)
 
-    def redo(self) -> EventView:
+    def redo(self, action: int | None = None) -> EventView:
         if not self.undone:
             raise NothingFound("There is nothing to redo.")
         self.past.append(self.rows)
@@ -154,7 +175,7 @@ class FakeFacts:
         rows = [self.get(fact_id)] if fact_id is not None else self.rows
         return [EventView("add", fact.statement, NOW, "user", fact.id, fact.id) for fact in rows][:limit]
 
-    def import_file(self, path: Path) -> ImportReport:
+    def import_file(self, path: Path, *, progress: Callable[[float, str], None] | None = None) -> ImportReport:
         rows = []
         for number, line in enumerate(path.read_text().splitlines()[1:], start=2):
             cells = line.split(",")
@@ -184,6 +205,9 @@ class FakeWeights:
     def methods(self) -> list[MethodView]:
         return list(METHODS)
 
+    def unavailable(self) -> dict[str, str]:
+        return {"mend": "needs a network trained for this model: python -m app train mend --model fake (minutes)"}
+
     def entries(self, *, include_undone: bool = True) -> list[EntryView]:
         return [entry for entry in reversed(self.ledger) if include_undone or not entry.undone]
 
@@ -205,9 +229,11 @@ class FakeWeights:
             raise InvalidInput("Name a fact or write a sentence.")
         if progress:
             progress(0.5, "computing the value")
+        on = tuple(entry.id for entry in self.ledger if entry.active)
         entry = EntryView(
             len(self.ledger) + 1, method, (f"The {target[0]} is located in {target[1]}.",), (3,), 0.0123, True, False,
-            NOW, 0.8,
+            NOW, 0.8, on_top_of=on, locality_before=1.0, locality_after=0.75, locality_n=24,
+            warnings=("25% of 24 other answers changed with this edit (limit 10%).",) if method == "rome" else (),
         )  # fmt: skip
         self.ledger.append(entry)
         self.targets[entry.id] = target
@@ -235,15 +261,116 @@ class FakeWeights:
         return path
 
 
+class FakeLedger:
+    def __init__(self, service: FakeService) -> None:
+        self.service = service
+
+    def entry(self, entry_id: int) -> EntryView:
+        return next(entry for entry in self.service.weights.ledger if entry.id == entry_id)
+
+    def dependents(self, entry_id: int) -> list[EntryView]:
+        return [entry for entry in self.service.weights.ledger if entry_id in entry.on_top_of and not entry.undone]
+
+    def recompute(
+        self, entry_ids: Sequence[int], *, progress: Callable[[float, str], None] | None = None
+    ) -> list[EntryView]:
+        made = []
+        for number in entry_ids:
+            old = self.service.weights.undo(number)
+            made.append(self.service.weights.apply(old.method, text=old.facts[0]))
+        return made
+
+    def bring_in(self, path: Path, *, name: str | None = None) -> EntryView:
+        if not any(path.glob("*.safetensors")) if path.is_dir() else path.suffix != ".safetensors":
+            raise InvalidInput(f"{path.name} holds neither adapter_config.json nor overlay.safetensors.")
+        ledger = self.service.weights.ledger
+        entry = EntryView(len(ledger) + 1, "imported", (), (3,), 0.02, True, False, NOW, 0.0, imported_from=name)
+        ledger.append(entry)
+        self.service.weights.targets[entry.id] = ("nothing at all", "")
+        return entry
+
+    def guarded(self, limit: str, *, sample: int | None = None) -> None:
+        pass
+
+
+class FakeConsolidating:
+    def __init__(self, service: FakeService) -> None:
+        self.service = service
+        self.times: dict[int, int] = {}
+
+    def note(self, answer: dict[str, Any]) -> None:
+        for hit in answer["hits"][:1]:
+            self.times[hit["fact_id"]] = self.times.get(hit["fact_id"], 0) + 1
+
+    def in_weights(self) -> dict[int, int]:
+        return {}
+
+    def due(self, *, at_least: int = 3, most: int = 100) -> list[Any]:
+        return self.due_facts(at_least=at_least, most=most)
+
+    def due_facts(self, *, at_least: int = 3, most: int = 100) -> list[DueFact]:
+        facts = self.service.facts
+        return [DueFact(n, times, facts.get(n).statement) for n, times in self.times.items() if times >= at_least]
+
+    def write(
+        self, *, at_least: int = 3, method: str = "memit", progress: Callable[[float, str], None] | None = None
+    ) -> ConsolidationView:
+        due = self.due_facts(at_least=at_least)
+        if not due:
+            raise InvalidInput(
+                "There is no fact to consolidate: none was served often enough. Name facts, or ask more."
+            )
+        entry = self.service.weights.apply(method, fact_ids=[due[0].id])
+        return ConsolidationView(
+            True, entry.id, tuple(fact.statement for fact in due), (), (), (), 1.0, 0.75, 1.0, 0.975, 40
+        )
+
+    def run(
+        self, *, fact_ids: Sequence[int] = (), at_least: int = 3, most: int = 100, method: str = "memit",
+        limits: Any = None, progress: Callable[[float, str], None] | None = None,
+    ) -> Any:  # fmt: skip
+        return self.write(at_least=at_least, method=method, progress=progress)
+
+
+class FakeCorrections:
+    def __init__(self) -> None:
+        self.rows: list[CorrectionView] = []
+
+    def add(self, question: str, words: str) -> CorrectionView:
+        if not words.strip():
+            raise InvalidInput("The correction is empty; say what was meant.")
+        self.rows.append(CorrectionView(len(self.rows) + 1, question, words, "user", NOW))
+        return self.rows[-1]
+
+    def list(self, *, include_past: bool = False) -> list[CorrectionView]:
+        return [row for row in reversed(self.rows) if include_past or row.active]
+
+    def remove(self, correction_id: int) -> CorrectionView:
+        return self._change(correction_id, False)
+
+    def restore(self, correction_id: int) -> CorrectionView:
+        return self._change(correction_id, True)
+
+    def _change(self, correction_id: int, active: bool) -> CorrectionView:
+        for position, row in enumerate(self.rows):
+            if row.id == correction_id:
+                self.rows[position] = replace(row, active=active)
+                return self.rows[position]
+        raise NothingFound(f"There is no correction {correction_id}.")
+
+    def is_correction(self, message: str) -> bool:
+        return message.lower().startswith(("no, i meant", "i meant"))
+
+
 class FakeComparing:
     def __init__(self, service: FakeService) -> None:
         self.service = service
 
     def methods(self) -> list[MethodView]:
-        return [MethodView("base", "Unedited"), MethodView("ike", "IKE", "2305.12740"), *METHODS]
+        return [MethodView("base", "Unedited"), MethodView("ike", "IKE", "2305.12740"), *METHODS[:2], METHODS[3]]
 
     def usual(self) -> list[str]:
-        return [item.name for item in self.methods()]
+        return [item.name for item in self.methods()][:4]
 
     def run(
         self, facts: Sequence[int | str], methods: Sequence[str], *,
@@ -290,6 +417,9 @@ class FakeService:
         self.facts = FakeFacts(self)
         self.weights = FakeWeights(self)
         self.comparing = FakeComparing(self)
+        self.ledger = FakeLedger(self)
+        self.consolidating = FakeConsolidating(self)
+        self.corrections = FakeCorrections()
         self.warmed = False
 
     def warm_up(self) -> None:
@@ -324,8 +454,11 @@ class FakeService:
     ) -> dict[str, Any]:  # fmt: skip
         if not question.strip():
             raise InvalidInput("The question is empty.")
+        meant = [row for row in self.corrections.list() if row.question == question]
+        if meant and mode != "base":
+            return self._corrected(meant[0])
         answer, fact = self.answer_of(question, mode or "auto")
-        return {
+        result = {
             "answer": answer,
             "source": "memory" if fact else "model",
             "strategy": "ike" if fact else "none",
@@ -338,6 +471,21 @@ class FakeService:
             ],
             "seconds": 0.05,
         }  # fmt: skip
+        self.consolidating.note(result)
+        return result
+
+    @staticmethod
+    def _corrected(meant: CorrectionView) -> dict[str, Any]:
+        step = {"correction": meant.text, "given for": meant.question, "score": 1.0, "source": "memory"}
+        gate = {"in_scope": False, "score": 0.21, "threshold": 0.61}
+        return {
+            "answer": "As you meant it", "source": "memory", "strategy": "memprompt", "hits": [], "gate": gate,
+            "steps": [step], "weight_edits": [], "seconds": 0.05,
+        }  # fmt: skip
+
+    def gate_rates(self) -> GateRates:
+        kinds = (("in scope", 0.97, 400), ("same subject, other relation", 0.02, 180))
+        return GateRates(0.61, 0.97, 0.008, 400, 980, kinds, "held-out phrasings")
 
     def ask_stream(
         self, question: str, *, mode: str | None = None, strategy: str | None = None,

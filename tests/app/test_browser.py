@@ -193,6 +193,124 @@ def _refuse(*_: Any, **__: Any) -> Any:
     raise InvalidInput(f"Refused: {HOSTILE}")
 
 
+def test_a_correction_in_words_by_the_button_and_in_the_chat(window: Window, served: Served) -> None:
+    page = window.page
+    expect(page.locator("#meant-open")).not_to_be_visible()
+    window.ask("Where is the Colosseum?")
+    page.locator("#meant-open").click()
+    page.locator("#meant textarea").fill(f"the film {HOSTILE}")
+    page.locator("#meant-keep").click()
+    expect(last_answer(window)).to_have_text("As you meant it")
+    expect(page.locator("#chat .user.message").last).to_contain_text(f"No, I meant: the film {HOSTILE}")
+    expect(page.locator("#evidence")).to_contain_text("you corrected a question like this one")
+    expect(page.locator("#evidence")).to_contain_text("about Where is the Colosseum?")
+    window.ask("Where is Big Ben?")
+    window.ask("No, I meant the bell.")
+    expect(last_answer(window)).to_have_text("As you meant it")
+    assert [row.question for row in served[0].corrections.rows] == ["Where is the Colosseum?", "Where is Big Ben?"]
+    window.tab("Facts")
+    page.get_by_role("button", name="Corrections in words").click()
+    page.get_by_role("button", name="Take correction 2 back").click()
+    expect(page.get_by_role("button", name="Restore correction 2")).to_be_visible()
+    window.ask("Where is Big Ben?")
+    expect(last_answer(window)).to_have_text("London")
+    page.locator("#mode input").click()
+    page.get_by_role("option", name="unedited").click()
+    window.ask("No, I meant the clock.")
+    expect(page.locator("#chat .bot.message").last).to_contain_text("A correction in words is kept in memory")
+    assert page.locator("img[src=x]").count() == 0
+
+
+def test_the_evidence_names_the_strategy_who_chose_it_and_the_gates_rates(window: Window) -> None:
+    page = window.page
+    window.add(EIFFEL)
+    expect(page.locator("#fact-result")).to_contain_text("Written")
+    window.ask("Where is the Eiffel Tower?")
+    window.tab("Evidence")
+    expect(page.locator("#evidence")).to_contain_text("Strategy IKE, chosen by the router: a stored fact is in scope")
+    page.locator("#evidence summary").click()
+    expect(page.locator("#evidence")).to_contain_text("lets through 97.0% of the questions")
+    expect(page.locator("#evidence tbody tr")).to_have_count(2)
+    page.locator("#strategy input").click()
+    page.get_by_role("option", name="IKE").click()
+    window.ask("Where is the Eiffel Tower today?")
+    expect(page.locator("#evidence")).to_contain_text("Strategy IKE, chosen by you")
+
+
+def test_facts_show_validity_and_changes_that_can_be_undone(window: Window) -> None:
+    page = window.page
+    window.add(EIFFEL)
+    expect(page.locator("#fact-table")).to_contain_text("by user · valid since")
+    page.get_by_role("button", name="Open fact 1").click()
+    for words in ("valid from", "valid to", "recorded", "one object at a time", "by user"):
+        expect(page.locator("#fact-detail")).to_contain_text(words)
+    page.get_by_role("button", name="All changes").click()
+    page.get_by_role("button", name="Undo change 1").click()
+    expect(page.locator("#fact-table")).to_contain_text("Nothing is written over yet")
+    page.locator("#as-of textarea, #as-of input").first.fill("yesterday")
+    page.locator("#as-of textarea, #as-of input").first.press("Enter")
+    expect(page.locator(".toast-body").first).to_contain_text("is no date")
+
+
+def test_undo_of_a_weight_edit_offers_to_make_later_ones_again(window: Window) -> None:
+    page = window.page
+    window.tab("Weights")
+    for sentence in (EIFFEL, "The Louvre is located in Oslo."):
+        page.locator("#weight-line textarea").fill(sentence)
+        page.locator("#weight-apply").click()
+        expect(page.locator("#ledger")).to_contain_text(sentence)
+    expect(page.locator("#ledger")).to_contain_text("other answers kept 100% before, 75% after (n 24)")
+    page.locator("#ledger li").last.get_by_role("button", name="Undo").click()
+    expect(page.locator("#weight-note")).to_contain_text("Computed while it was on: #2")
+    page.get_by_role("button", name="Make them again without it").click()
+    expect(page.locator("#weight-note")).to_contain_text("Made again: #3")
+    expect(page.locator("#ledger li")).to_have_count(1)
+
+
+def test_often_used_facts_go_into_the_weights(window: Window) -> None:
+    page = window.page
+    window.add(EIFFEL)
+    expect(page.locator("#fact-result")).to_contain_text("Written")
+    for _ in range(3):
+        window.ask("Where is the Eiffel Tower?")
+        expect(page.locator("#meant-open")).to_be_visible()
+    window.tab("Weights")
+    page.get_by_role("button", name="Often-used facts").click()
+    expect(page.locator("#consolidate-due")).to_contain_text("served 3 times")
+    page.locator("#consolidate-run").click()
+    expect(page.locator("#consolidate-verdict")).to_contain_text("1 fact written into the weights as #1")
+    expect(page.locator("#consolidate-verdict")).to_contain_text("own probes right 100%")
+    expect(page.locator("#ledger")).to_contain_text("memit")
+
+
+def test_an_adapter_is_imported_and_another_file_is_refused(window: Window, tmp_path: Path) -> None:
+    page = window.page
+    good, bad = tmp_path / "adapter.safetensors", tmp_path / "config.json"
+    good.write_text("x")
+    bad.write_text("{}")
+    window.tab("Weights")
+    page.locator("#import-fold button").first.click()
+    page.locator("#weight-import input[type=file]").set_input_files(str(good))
+    expect(page.locator("#weight-note")).to_contain_text("Imported as #1")
+    expect(page.locator("#ledger")).to_contain_text("imported from adapter.safetensors")
+    page.reload()
+    window.tab("Weights")
+    page.locator("#import-fold button").first.click()
+    page.locator("#weight-import input[type=file]").set_input_files(str(bad))
+    expect(page.locator(".toast-body").first).to_contain_text("holds neither")
+
+
+def test_methods_that_the_model_lacks_say_why(window: Window) -> None:
+    page = window.page
+    window.tab("Compare")
+    expect(page.locator("#compare-missing")).to_contain_text("MEND needs a network trained for this model")
+    expect(page.locator("#compare-methods")).to_contain_text("MEND (not available)")
+    window.tab("Weights")
+    page.locator("#weight-method input").click()
+    page.get_by_role("option", name="MEND (not available)").click()
+    expect(page.locator("#method-about")).to_contain_text("Not available here")
+
+
 def test_compare_with_the_unedited_model(window: Window) -> None:
     page = window.page
     window.add(EIFFEL)

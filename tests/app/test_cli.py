@@ -107,6 +107,12 @@ def test_route_of_a_file_keeps_order_and_reports_bad_lines(cli: Cli, tmp_path: P
         (("weights", "apply", EIFFEL, "--method", "rmoe"), 2, "Did you mean 'rome'"),
         (("weights", "apply"), 2, "Name a fact"),
         (("compare",), 2, "Give a sentence"),
+        (("facts", "add", EIFFEL, "--if-similar", "maybe"), 2, "ask, keep, replace"),
+        (("facts", "list", "--as-of", "yesterday"), 2, "is no date"),
+        (("facts", "purge", "1"), 2, "--yes"),
+        (("correct", "Where is Georgia?", " "), 2, "empty"),
+        (("corrections", "--remove", "9"), 1, "no correction 9"),
+        (("corrections", "--remove", "9", "--restore", "9"), 2, "one of the two"),
         (("route",), 2, "Give a question or --file"),
         (("route", "--file", "/nowhere.jsonl"), 2, "cannot be read"),
     ],
@@ -119,6 +125,44 @@ def test_errors_are_one_line_on_stderr_and_json_on_demand(
     assert result.stdout == ""
     told = cli(*arguments, "--json")
     assert told.exit_code == code and words in json.loads(told.stdout)["error"]
+
+
+def test_a_correction_is_kept_helps_and_is_taken_back(cli: Cli, cli_json: CliJson) -> None:
+    made = cli_json("correct", "Where is Georgia?", "No, I meant the state.", "--ask")
+    assert made["correction"]["question"] == "Where is Georgia?" and made["answer"]["strategy"] == "memprompt"
+    shown = cli("ask", "Where is Georgia?")
+    assert "As you meant it" in shown.stdout and "you said: No, I meant the state." in shown.stderr
+    assert "I meant the state" in cli("corrections").stdout
+    assert cli_json("corrections", "--remove", "1")["active"] is False
+    assert cli_json("ask", "Where is Georgia?")["strategy"] == "none"
+    assert cli_json("corrections")["corrections"] == []
+    assert len(cli_json("corrections", "--all")["corrections"]) == 1
+    assert cli_json("corrections", "--restore", "1")["active"] is True
+
+
+def test_facts_have_validity_aliases_and_a_purge(cli_json: CliJson) -> None:
+    added = cli_json("facts", "add", EIFFEL, "--valid-from", "2020-01-01", "--valid-to", "2021-01-01")
+    assert (added["fact"]["valid_from"], added["fact"]["valid_to"]) == ("2020-01-01", "2021-01-01")
+    assert "Tour Eiffel" in cli_json("facts", "alias", "Tour Eiffel", "Eiffel Tower")["aliases"]
+    assert cli_json("facts", "purge", "1", "--yes")["id"] == 1
+    assert cli_json("facts", "list")["total"] == 0
+
+
+def test_files_and_databases_that_cannot_be_used_are_messages(
+    cli: Cli, service: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from sqlalchemy.exc import OperationalError
+
+    (tmp_path / "file").write_text("")
+    assert cli("weights", "export", str(tmp_path / "file" / "under")).exit_code == 2
+
+    def broken(**_: Any) -> Any:
+        raise OperationalError("SELECT 1", {}, Exception("unable to open database file"))
+
+    monkeypatch.setattr(service.facts, "undo", lambda action=None: broken())
+    told = cli("facts", "undo", "--json")
+    assert told.exit_code == 2 and "The database cannot be used" in json.loads(told.stdout)["error"]
+    assert "Traceback" not in told.output
 
 
 def test_import_and_export(cli_json: CliJson, tmp_path: Path) -> None:

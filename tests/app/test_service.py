@@ -85,6 +85,40 @@ def test_remove_restore_undo_redo_and_history(real: Service, tmp_path: Path) -> 
         make(tmp_path / "empty").facts.undo()
 
 
+def test_validity_as_of_any_undo_alias_and_purge(real: Service) -> None:
+    old = real.facts.add(EIFFEL, valid_from="2020-01-01", valid_to="2021-01-01").fact
+    new = real.facts.add("The Louvre is located in Oslo.").fact
+    assert old.valid_from and old.valid_to and old.status != "current"
+    assert [fact.id for fact in real.facts.page(as_of="2020-06-30").rows] == [old.id]
+    assert real.facts.page(as_of="2019-01-01").total == 0
+    with pytest.raises(InvalidInput, match="is no date"):
+        real.facts.page(as_of="long ago")
+    with pytest.raises(InvalidInput, match="ends before"):
+        real.facts.add("Big Ben is located in Oslo.", valid_from="2021-01-01", valid_to="2020-01-01")
+    numbers = {event.fact_id: event.seq for event in real.facts.history()}
+    assert EIFFEL in real.facts.undo(numbers[old.id]).text and real.facts.get(old.id).status == "retired"
+    assert real.facts.count() == 1  # the change after it stays
+    assert "Musee" in real.facts.add_alias("Musee", "Louvre")
+    assert real.facts.purge(new.id).id == new.id
+    with pytest.raises(NothingFound):
+        real.facts.get(new.id)
+
+
+def test_a_very_similar_fact_is_asked_about(real: Service) -> None:
+    from app.ui.facts import FactsTab
+    from app.ui.page import Page
+    from memory.store import NearDuplicate
+
+    first = real.engine.store.add("Eiffel Tower", "place", "Rome", statement=EIFFEL).fact
+    with pytest.raises(NearDuplicate, match=f"#{first.id}"):
+        real.facts.add(EIFFEL, similar="ask")
+    tab = FactsTab(Page(real))
+    line, shown, question, told, pending, _ = tab._add(EIFFEL)
+    assert (line, shown["visible"], told) == (EIFFEL, True, "") and "in other words" in question
+    _, _, _, told, _, _ = tab._replace(pending)
+    assert "Written" in told and real.facts.get(first.id).status == "retired" and real.facts.count() == 1
+
+
 def test_pages_are_cut_by_the_database(real: Service) -> None:
     for number in range(7):
         real.facts.add(subject=f"Thing {number}", relation="colour", object=f"Tone {number}")
@@ -145,6 +179,39 @@ def test_asking_streaming_and_cancelling(tmp_path: Path, tiny: Callable[..., Lan
         real.ask("x?", strategy="nonsense")
     assert real.route("Where is Big Ben?")["query"] == "Where is Big Ben?"
     assert real.models()["model"]["parameters"] > 0
+
+
+def test_corrections_counts_and_rates_over_the_real_gate(tmp_path: Path, tiny: Callable[..., LanguageModel]) -> None:
+    real = make(tmp_path, tiny("gpt2", chat=True), max_new_tokens=6)
+    kept = real.corrections.add("What is the capital of Georgia?", "No, I meant the state.")
+    assert kept.text == "I meant the state." and real.corrections.is_correction("No, I meant the river.")
+    again = real.corrections.add("What is the capital of Georgia?", "no, I meant the state.")
+    assert [item.id for item in real.corrections.list()] == [again.id]  # said twice, kept once
+    found = real.ask("What is the capital of Georgia?")
+    assert found["strategy"] == "memprompt" and found["steps"][0]["correction"] == "I meant the state."
+    assert not real.corrections.remove(again.id).active and real.corrections.restore(again.id).active
+    with pytest.raises(NothingFound, match="no correction 99"):
+        real.corrections.remove(99)
+    fact = real.facts.add(EIFFEL).fact
+    answer = real.ask("Where is the Eiffel Tower?", mode="memory", strategy="ike")
+    list(real.ask_stream("Where is the Eiffel Tower?", mode="memory", strategy="ike"))
+    expected = {fact.id: 2} if answer["source"] == "memory" else {}
+    assert real.consolidating.served.times(namespace="default") == expected
+    assert real.gate_rates().true_positive_rate is not None
+    elsewhere = make(tmp_path / "other", tiny("gpt2", chat=True), threshold=0.9)
+    assert elsewhere.gate_rates().true_positive_rate is None
+    assert set(real.weights.unavailable()) == {"mend", "ke"}
+
+
+def test_a_chain_counts_each_fact_that_it_followed(real: Service) -> None:
+    steps = [
+        {"subquestion": "?", "retrieved": {"fact_id": 5}, "source": "memory"},
+        {"subquestion": "?", "retrieved": {"fact_id": 9}, "source": "model"},
+        {"subquestion": "?", "retrieved": None, "source": "model"},
+        {"subquestion": "?", "retrieved": {"fact_id": 7}, "source": "memory"},
+    ]
+    real.consolidating.note({"source": "memory", "hits": [{"fact_id": 9}], "steps": steps})
+    assert real.consolidating.served.times(namespace="default") == {5: 1, 7: 1}
 
 
 def test_weight_edits_from_a_sentence_and_from_a_fact(

@@ -17,6 +17,7 @@ from knowledge.errors import InvalidInput, UnknownName
 from language_model.fingerprint import fingerprint
 from language_model.model import LanguageModel
 from language_model.overlay import Adapter, Overlay
+from language_model.tiny import tiny_model
 from tests.editors.helpers import capital_edit, train_hypernetwork
 from tests.language_model.helpers import hook_count
 
@@ -150,6 +151,27 @@ def test_every_family(name: str, family: str, tiny: Callable[..., LanguageModel]
     said = lm.score([EDIT.text] * 2, ["Oslo"] * 2, overlays=[None, overlay])
     assert said[1] != said[0]
     if name in ("ft-m", "lora", "grace", "t-patcher", "calinet", "r-rome", "mend", "ke"):  # trained on this very prompt
+        assert said[1].mean_logprob > said[0].mean_logprob
+
+
+@pytest.fixture(scope="module")
+def half() -> LanguageModel:
+    lm = tiny_model("gpt2", chat=True, seed=3)
+    lm.model.to(torch.bfloat16)
+    return lm
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_sixteen_bit_weights(name: str, half: LanguageModel, moments: MomentStore) -> None:
+    prepare(name, half, moments)
+    weights = fingerprint(half.model)
+    editor = get_editor(name, moments=moments, refuse_known=False, **CHEAP.get(name, {}))
+    overlay = editor.edit(half, [EDIT])
+    assert fingerprint(half.model) == weights
+    assert all(tensor.isfinite().all() for _, tensor in tensors(overlay))
+    said = half.score([EDIT.text] * 2, ["Oslo"] * 2, overlays=[None, overlay])
+    assert said[1] != said[0]
+    if name not in ("kn", "ft-l"):  # no fact to rewrite; a bound below what 16 bits can tell
         assert said[1].mean_logprob > said[0].mean_logprob
 
 

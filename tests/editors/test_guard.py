@@ -27,9 +27,8 @@ def make(lm: LanguageModel, folder: Path, guard: Guard | None) -> WeightLedger:
 
 def wreck(lm: LanguageModel, size: float = 30.0) -> Overlay:
     generator = torch.Generator().manual_seed(0)
-    return Overlay(
-        {lm.architecture.down(1): (LowRank(size * torch.randn(128, 4, generator=generator), torch.randn(4, 32, generator=generator)),)}
-    )
+    u, v = torch.randn(128, 4, generator=generator), torch.randn(4, 32, generator=generator)
+    return Overlay({lm.architecture.down(1): (LowRank(size * u, v),)})
 
 
 def test_an_entry_keeps_its_size_and_its_locality(tiny_chat_lm: LanguageModel, tmp_path: Path) -> None:
