@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from app.engine import Engine
-from app.errors import NothingFound
+from app.errors import NothingFound, VerySimilar
 from app.fact_files import write_rows
 from app.fact_import import import_file
 from app.fact_reader import FactReader, fact_view
@@ -81,7 +81,7 @@ class FactDesk:
             valid_from, valid_to: since and until when it holds, ISO 8601; from now on by default.
 
         Raises:
-            NearDuplicate: ``similar`` is "ask" and there is a similar fact.
+            VerySimilar: ``similar`` is "ask" and there is a similar fact.
             PalimpsestError: the sentence is not understood, or a part is missing.
         """
         if text and (subject or relation or object):
@@ -96,7 +96,12 @@ class FactDesk:
             parts["cardinality"] = "multi"
         parts["target_true"] = self._told_before(parts)
         parts |= {"valid_from": moment(valid_from), "valid_to": moment(valid_to), "if_similar": similar}
-        result = self._engine.store.add(**parts, source=source, namespace=self._space)
+        from memory.store import NearDuplicate
+
+        try:
+            result = self._engine.store.add(**parts, source=source, namespace=self._space)
+        except NearDuplicate as found:
+            raise VerySimilar(str(found), [fact_view(hit.fact) for hit in found.similar]) from found
         old = fact_view(result.superseded) if result.superseded else None
         return AddOutcome(fact_view(result.fact), old, result.duplicate)
 

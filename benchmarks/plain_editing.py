@@ -23,9 +23,12 @@ from language_model.model import LanguageModel
 from language_model.overlay import Dense, LowRank, Overlay
 
 
-def plain_value(lm: LanguageModel, problem: Problem, layer: int, settings: ValueSettings) -> Tensor:
-    """(out,) d of one edit, float64: Adam through the whole model."""
+def plain_value(
+    lm: LanguageModel, problem: Problem, layer: int, settings: ValueSettings, doses: Tensor | None = None
+) -> Tensor:
+    """(out,) d of one edit, float64: Adam through the whole model. ``doses`` (rows,): each row's share of d."""
     rows = [*problem.rows, *problem.essence]
+    share = torch.ones(len(rows), 1) if doses is None else doses[:, None].float()
     subject = torch.tensor([row.subject for row in rows])
     every = torch.arange(len(rows))
     name, block = lm.architecture.down(layer), lm.architecture.block(layer)
@@ -45,7 +48,7 @@ def plain_value(lm: LanguageModel, problem: Problem, layer: int, settings: Value
 
         def changed(output: Tensor) -> Tensor:
             output = output.clone()
-            output[every, subject] = output[every, subject] + x * unit
+            output[every, subject] = output[every, subject] + share * x * unit
             return output
 
         with torch.enable_grad():
@@ -91,18 +94,24 @@ def plain_r_rome(lm: LanguageModel, edits: Sequence[Edit], settings: RomeSetting
     prefixes = sample_prefixes(lm, count=settings.prefixes, lengths=settings.prefix_lengths, seed=settings.seed)
     matrix = moments.get(lm, [layer])[layer].matrix
     total = Overlay.empty()
+    down = lm.architecture.down(layer)
     for problem in build_problems(lm, edits, prefixes, essence=settings.essence):
         # As in one call of ours, the target is found in the model as it was; only the gap sees the earlier changes.
-        delta = plain_value(lm, problem, layer, settings.values)
-        bare = problem.rows[problem.bare[0]]
-        down = lm.architecture.down(layer)
-        start = lm.trace([list(bare.ids)], outputs=[down]).outputs[down][0, bare.subject].double()
-        with lm.overlaid(total):
-            key, value, _ = plain_keys(lm, problem, layer, layer)
+        key, value, _ = plain_keys(lm, problem, layer, layer)
         direction = torch.linalg.solve(matrix, key)
-        gap = start + delta - value
-        part = LowRank((direction / (key @ direction))[:, None].float(), gap[None].float())
-        total = total + Overlay({down: (part,)})
+        done = total.delta(down)
+        there = torch.zeros_like(value) if done is None else key @ done.double()
+        if settings.dosed:
+            rows = [*problem.rows, *problem.essence]
+            keys = [lm.trace([list(row.ids)], inputs=[down]).inputs[down][0, row.subject].double() for row in rows]
+            doses = torch.stack(keys) @ direction / (key @ direction)
+            gap = plain_value(lm, problem, layer, settings.values, doses)
+        else:
+            bare = problem.rows[problem.bare[0]]
+            start = lm.trace([list(bare.ids)], outputs=[down]).outputs[down][0, bare.subject].double()
+            gap = start + plain_value(lm, problem, layer, settings.values) - value
+        u, v = direction / (key @ direction), gap - there
+        total = total + Overlay({down: (LowRank(u[:, None].float(), v[None].float()),)})
     return total
 
 

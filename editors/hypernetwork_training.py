@@ -57,17 +57,23 @@ class TrainSettings:
 
 @dataclass
 class Constraint:
-    """KE's Lagrangian (2104.08164, section 3.3): the KL may reach a margin, annealed; its price follows the breach."""
+    """KE's Lagrangian (2104.08164, section 3.3): the KL may reach a margin, annealed; its price follows the breach.
+
+    The price has a ceiling: the paper trains for days, and in minutes the margin is out of reach, so that a price that
+    rises for ever would only teach the network to change nothing.
+    """
 
     margin: float = 1e-3
     least: float = 1e-5
     shrink: float = 0.99  # of the margin, a step in which it was kept
     price: float = 1.0
-    rate: float = 0.1
+    rate: float = 0.03
+    ceiling: float = 10.0
 
     def update(self, kl: float) -> None:
-        # The breach is counted in units of the margin at most 1, or the price would run away in the first steps.
-        self.price = min(max(self.price * (1 + self.rate * max(-1.0, min(1.0, kl / self.margin - 1))), 0.1), 100.0)
+        # The breach counts in units of the margin and at most 1, or the price would run away in the first steps.
+        breach = max(-1.0, min(1.0, kl / self.margin - 1))
+        self.price = min(max(self.price * (1 + self.rate * breach), 0.1), self.ceiling)
         if kl <= self.margin:
             self.margin = max(self.least, self.margin * self.shrink)
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from editors.base import Editor, EditRefused, Hparams, Job
 from editors.keys import Activations, mean_by_group, subject_activations
 from editors.prefixes import sample_prefixes
-from editors.presets import layer_window
+from editors.presets import layer_window, patient
 from editors.problems import ESSENCE, Problem, build_problems
 from editors.statistics import SecondMoment
 from editors.values import ValueSettings, optimise_values
@@ -95,7 +95,9 @@ class Memit(Editor[MemitSettings]):
 
     def settings(self, lm: LanguageModel) -> MemitSettings:
         found = super().settings(lm)
-        return found if found.layers else replace(found, layers=layer_window(lm))
+        if found.layers:
+            return found
+        return replace(found, layers=layer_window(lm), values=patient(lm, found.values))
 
     def compute(self, job: Job, settings: MemitSettings) -> Overlay:
         assert settings.layers is not None

@@ -39,7 +39,8 @@ from knowledge.edit import Edit
 from language_model.model import LanguageModel
 from language_model.overlay import Overlay
 
-START = 0.1  # first step: what it adds at a token's own output, in units of that output's usual size
+START = 0.2  # first step: what it adds at a token's own output, in units of that output's usual size: firm, and then
+# training takes back what is not local
 
 
 @dataclass(frozen=True)

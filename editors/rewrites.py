@@ -40,8 +40,16 @@ class Form:
     prompt: Prompt
 
     def target_ids(self, lm: LanguageModel, target: str) -> list[int]:
-        """The target's tokens as they would follow this form's prompt."""
-        return lm.target_ids_after(self.prompt, target)
+        """The target's tokens as they would follow this form's prompt.
+
+        A target that ends in a digit is closed, by a full stop or the end of the turn: nothing else says that 4 is not
+        to become 42.
+        """
+        if not target[-1:].isdigit():
+            return lm.target_ids_after(self.prompt, target)
+        if self.name == "completion" or not lm.codec.turn_end_ids:
+            return lm.target_ids_after(self.prompt, f"{target}.")
+        return [*lm.target_ids_after(self.prompt, target), min(lm.codec.turn_end_ids)]
 
 
 @dataclass(frozen=True)

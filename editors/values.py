@@ -69,8 +69,14 @@ def optimise_values(
     layer: int,
     settings: ValueSettings,
     progress: Callable[[float, str], None] | None = None,
+    doses: Sequence[Tensor] | None = None,
 ) -> Values:
     """Values of all edits at one layer, with the overlay that is active.
+
+    Args:
+        doses: a tensor (rows + essence rows,) an edit: the share of d that the weight change will bring about in each
+            row. Without it every row gets all of d, as in the papers, and rows whose keys lie apart from the edited one
+            get less afterwards than they were promised here.
 
     Raises:
         EditRefused: nothing above the layer could read what is changed there.
@@ -85,7 +91,8 @@ def optimise_values(
     order = sorted(range(len(problems)), key=lambda index: max(len(row.ids) for row in problems[index].rows))
     done = 0
     for chunk in _chunks([problems[index] for index in order], settings.tokens):
-        parts.append(_optimise(lm, chunk, layer, settings))
+        shares = None if doses is None else [doses[index] for index in order[done : done + len(chunk)]]
+        parts.append(_optimise(lm, chunk, layer, settings, shares))
         done += len(chunk)
         if progress:
             progress(done / len(problems), f"target values: {done} of {len(problems)} edits")
@@ -96,7 +103,9 @@ def optimise_values(
 class _Batch:
     """The rows of some edits laid out flat, and their loss."""
 
-    def __init__(self, lm: LanguageModel, problems: Sequence[Problem], layer: int) -> None:
+    def __init__(
+        self, lm: LanguageModel, problems: Sequence[Problem], layer: int, doses: Sequence[Tensor] | None
+    ) -> None:
         self.size = len(problems)
         rows: list[Row] = []
         owner: list[int] = []
@@ -124,6 +133,7 @@ class _Batch:
         self.known_row = torch.tensor([item[0] for item in essence], device=device, dtype=torch.long)
         self.known_at = torch.tensor([item[1] for item in essence], device=device, dtype=torch.long)
         self.known_share = torch.tensor([item[2] for item in essence], device=device)
+        self.dose = torch.ones(len(rows), device=device) if doses is None else torch.cat(list(doses)).float().to(device)
         self.suffix = Suffix(lm, [row.ids for row in rows], layer)
         with torch.no_grad():
             everything = torch.arange(len(rows), device=device)
@@ -145,7 +155,7 @@ class _Batch:
         kept = (place[self.owner] >= 0).nonzero()[:, 0]
         row_place = torch.full((len(self.owner),), -1, device=active.device)
         row_place[kept] = torch.arange(len(kept), device=active.device)
-        hidden = self.suffix.above(delta[place[self.owner[kept]]], self.subject[kept], kept)
+        hidden = self.suffix.above(delta[place[self.owner[kept]]] * self.dose[kept, None], self.subject[kept], kept)
 
         reads = (row_place[self.read_row] >= 0).nonzero()[:, 0]
         states = hidden[row_place[self.read_row[reads]], self.read_at[reads]]
@@ -164,8 +174,14 @@ class _Batch:
         return target, essence
 
 
-def _optimise(lm: LanguageModel, problems: Sequence[Problem], layer: int, settings: ValueSettings) -> Values:
-    batch = _Batch(lm, problems, layer)
+def _optimise(
+    lm: LanguageModel,
+    problems: Sequence[Problem],
+    layer: int,
+    settings: ValueSettings,
+    doses: Sequence[Tensor] | None,
+) -> Values:
+    batch = _Batch(lm, problems, layer, doses)
     first = torch.tensor(batch.first, device=lm.device)
     start = batch.suffix.values[first, batch.subject[first]].float()
     hidden = batch.suffix.hidden[first, batch.subject[first]].float().norm(dim=-1)

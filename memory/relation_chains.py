@@ -16,7 +16,7 @@ import numpy as np
 
 from knowledge.relations import Relation
 from knowledge.world import load_world
-from memory.chains import Reading, in_order
+from memory.questions import Reading, in_order
 from memory.relation_words import Floats, RelationWords
 
 _LONGEST = 5

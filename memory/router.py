@@ -24,9 +24,9 @@ from typing import Any, Literal, get_args
 from knowledge.errors import InvalidInput, UnknownName
 from language_model.prompts import Message
 from memory import registry
-from memory.chains import looks_like_chain
 from memory.gate import Gate, GateVerdict
 from memory.models import ChatModel
+from memory.questions import looks_like_chain
 from memory.schema import DEFAULT_NAMESPACE
 from memory.strategies.base import Answer, Plain, Step, Strategy, last, with_weight_edits
 from memory.strategies.graph_walk import GraphWalk
@@ -126,7 +126,11 @@ class Router:
         """A strategy that suits the question better than one fact in context, the reason, and whether memory alone
         answers it."""
         memprompt, walk = self.strategy("memprompt"), self.strategy("graph_walk")
-        if isinstance(memprompt, MemPrompt) and memprompt.corrections.find(query, namespace=namespace) is not None:
+        correction = (
+            memprompt.corrections.find(query, namespace=namespace) if isinstance(memprompt, MemPrompt) else None
+        )
+        newer = [hit for hit in verdict.accepted if correction and hit.fact.recorded_at > correction.recorded_at]
+        if correction is not None and not newer:  # a fact stated since then is the user's last word
             return "memprompt", "the user has corrected a question like this one", True
         chain = looks_like_chain(query)
         if (chain or not verdict.in_scope) and isinstance(walk, GraphWalk):

@@ -61,7 +61,7 @@ def _told(entry: EntryView, json_: bool) -> None:
         emit(entry)
         return
     state = "undone" if entry.undone else "on" if entry.active else "off"
-    typer.echo(f"#{entry.id} {entry.method} {state}: {' '.join(entry.facts)}")
+    typer.echo(f"#{entry.id} {entry.method} {state}: {' '.join(entry.facts)}".rstrip(": "))
 
 
 @app.command("list")
@@ -91,7 +91,8 @@ def list_(
                         ",".join(map(str, entry.layers)),
                         f"{entry.relative_norm:.4f}",
                         f"{entry.seconds:.1f}",
-                        " ".join(entry.facts[:3]) + ("" if entry.fits else "  (made for another model)"),
+                        (" ".join(entry.facts[:3]) or "(imported; see 'weights show')")
+                        + ("" if entry.fits else "  (made for another model)"),
                     )
                     for entry in found
                 ],

@@ -10,12 +10,13 @@ from typing import Any
 
 import gradio as gr
 
-from app.fact_reader import fact_view
+from app.errors import VerySimilar
 from app.ui import facts_html as show
 from app.ui.page import MODEL_SLOT, Page
 from app.ui.progress import with_progress
 from app.ui.render import ACTIONS, action_of, guarded, note, progress_bar
 from app.views import AddOutcome, ImportReport, ParsePreview
+from knowledge.errors import PalimpsestError
 
 HIDDEN, SHOWN = gr.update(visible=False), gr.update(visible=True)
 
@@ -170,7 +171,12 @@ class FactsTab:
             )
 
     def table_html(self, query: str = "", past: bool = False, number: int = 1, as_of: str = "") -> tuple[str, int]:
-        page = self.page.service.facts.page(query.strip(), include_past=past, page=number, as_of=as_of.strip() or None)
+        try:
+            page = self.page.service.facts.page(
+                query.strip(), include_past=past, page=number, as_of=as_of.strip() or None
+            )
+        except PalimpsestError as error:  # a date that is none; it stands where the facts would
+            return note(str(error), "bad"), number
         return show.page_html(page, query.strip(), as_of.strip()), page.page
 
     def corrections_html(self) -> str:
@@ -220,14 +226,11 @@ class FactsTab:
 
     def _write(self, fact: dict[str, str], kept: Any, again: tuple[Any, Any]) -> tuple[Any, ...]:
         """Stores a fact, or asks about one that is very similar; ``again``: line and preview while that is asked."""
-        from memory.store import NearDuplicate
-
         try:
             told = self._told(self.page.service.facts.add(**fact, similar="ask"))
-        except NearDuplicate as found:
-            alike = [fact_view(hit.fact) for hit in found.similar]
-            statement = self._statement(fact)
-            return again[0], SHOWN, show.similar_html(statement, alike), "", {**fact, "similar": "yes"}, again[1]
+        except VerySimilar as found:
+            question = show.similar_html(self._statement(fact), found.similar)
+            return again[0], SHOWN, question, "", {**fact, "similar": "yes"}, again[1]
         return kept, HIDDEN, "", told, None, ""
 
     def _statement(self, fact: dict[str, str]) -> str:

@@ -15,9 +15,10 @@ from collections.abc import Generator
 from knowledge.relations import Relation
 from knowledge.text import normalise_answer, normalise_key
 from language_model.prompts import UNKNOWN, user
-from memory.chains import ChainReader, Path, Start, looks_like_chain
+from memory.chains import ChainReader, Path
 from memory.gate import Gate
 from memory.models import ChatModel
+from memory.questions import Start, looks_like_chain
 from memory.relation_chains import RelationChain, read_relations
 from memory.schema import StoredFact
 from memory.strategies.base import Outcome, Request, Step, Strategy

@@ -80,7 +80,7 @@ class FakeFacts:
         same = [f for f in rows if f.object.lower() == object.lower()]
         statement = f"The {subject} is located in {object}."
         return ParsePreview(
-            text, subject, relation, object, relation, statement, 0.9,
+            text, subject, relation, object, relation, statement, f"Where is the {subject}?", 0.9,
             conflict=rows[0] if rows and not same else None, duplicate=same[0] if same else None,
         )  # fmt: skip
 
@@ -333,8 +333,10 @@ class FakeConsolidating:
 
 
 class FakeCorrections:
+    rows: list[CorrectionView]
+
     def __init__(self) -> None:
-        self.rows: list[CorrectionView] = []
+        self.rows = []
 
     def add(self, question: str, words: str) -> CorrectionView:
         if not words.strip():

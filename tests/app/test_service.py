@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import pytest
 
 from app.engine import Engine
-from app.errors import NothingFound, TooLarge
+from app.errors import NothingFound, TooLarge, VerySimilar
 from app.service import Service
 from app.settings import load_settings
 from knowledge.errors import InvalidInput, PalimpsestError
@@ -107,10 +107,9 @@ def test_validity_as_of_any_undo_alias_and_purge(real: Service) -> None:
 def test_a_very_similar_fact_is_asked_about(real: Service) -> None:
     from app.ui.facts import FactsTab
     from app.ui.page import Page
-    from memory.store import NearDuplicate
 
     first = real.engine.store.add("Eiffel Tower", "place", "Rome", statement=EIFFEL).fact
-    with pytest.raises(NearDuplicate, match=f"#{first.id}"):
+    with pytest.raises(VerySimilar, match=f"#{first.id}"):
         real.facts.add(EIFFEL, similar="ask")
     tab = FactsTab(Page(real))
     line, shown, question, told, pending, _ = tab._add(EIFFEL)

@@ -145,3 +145,5 @@ def test_the_router_takes_it_by_itself_and_says_so(gate: Gate) -> None:
     route = router.route(ASKED)
     assert (route.strategy, route.reason) == ("memprompt", "the user has corrected a question like this one")
     assert router.route(ASKED, mode="base").strategy == "model"
+    gate.store.add("Georgia", "capital", "Batumi")  # a fact stated since then is the user's last word
+    assert router.route(ASKED).strategy == "ike"
