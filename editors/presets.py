@@ -7,9 +7,12 @@ no name, and a fine-tuned GPT-J is still best edited where GPT-J is.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from editors.values import ValueSettings
 from language_model.model import LanguageModel
+
+if TYPE_CHECKING:  # values imports base, and base imports this module
+    from editors.values import ValueSettings
 
 SHALLOW = 12  # layers
 

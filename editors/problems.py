@@ -74,7 +74,7 @@ def _problem(lm: LanguageModel, edit: Edit, prefixes: Sequence[str], essence: Se
         target = form.target_ids(lm, edit.target_new)
         bare.append(len(rows))
         rows += [tokenise(lm, form, target, prefix) for prefix in chosen]
-        others = len(chosen) - 1
+        others = max(1, len(chosen) - 1)
         bare_share = max(BARE_SHARE, 1.0 / len(chosen))
         weights.append(bare_share / len(forms))
         weights += [(1.0 - bare_share) / (len(forms) * others)] * others

@@ -179,7 +179,6 @@ def test_hostile_text_is_shown_as_text(window: Window) -> None:
 
 
 def test_the_toast_escapes_what_it_quotes(window: Window, served: Served) -> None:
-    served[0].weights.methods = list  # type: ignore[method-assign]
     served[0].weights.apply = _refuse  # type: ignore[method-assign]
     window.tab("Weights")
     window.page.locator("#weight-line textarea").fill("x")
