@@ -74,10 +74,10 @@ def _problem(lm: LanguageModel, edit: Edit, prefixes: Sequence[str], essence: Se
         target = form.target_ids(lm, edit.target_new)
         bare.append(len(rows))
         rows += [tokenise(lm, form, target, prefix) for prefix in chosen]
-        others = max(1, len(chosen) - 1)
+        others = len(chosen) - 1
         bare_share = max(BARE_SHARE, 1.0 / len(chosen))
         weights.append(bare_share / len(forms))
-        weights += [(1.0 - bare_share) / (len(forms) * others)] * others
+        weights += [(1.0 - bare_share) / (len(forms) * max(1, others))] * others
     known = tuple(tokenise(lm, _essence_form(text, edit.subject)) for text in essence)
     return Problem(edit, tuple(rows), tuple(weights), tuple(bare), known)
 

@@ -27,7 +27,7 @@ from editors.keys import mean_by_group, subject_activations
 from editors.prefixes import sample_prefixes
 from editors.presets import middle_layer, patient
 from editors.problems import ESSENCE, build_problems
-from editors.values import ValueSettings, optimise_values
+from editors.values import ValueSettings, check_layer, optimise_values
 from language_model.model import LanguageModel
 from language_model.overlay import LowRank, Overlay
 
@@ -108,6 +108,7 @@ class Rome(Editor[RomeSettings]):
         """Several edits are a sequence: values are found together, changes made one after another, each exact."""
         assert settings.layer is not None
         lm, layer = job.lm, settings.layer
+        check_layer(lm, layer)
         prefixes = sample_prefixes(lm, count=settings.prefixes, lengths=settings.prefix_lengths, seed=settings.seed)
         problems = build_problems(lm, job.edits, prefixes, essence=settings.essence)
         rows = [row for problem in problems for row in (*problem.rows, *problem.essence)]

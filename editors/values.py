@@ -81,12 +81,7 @@ def optimise_values(
     Raises:
         EditRefused: nothing above the layer could read what is changed there.
     """
-    if not 0 <= layer < lm.num_layers - 1:
-        raise EditRefused(
-            f"Layer {layer} cannot be edited: {lm.name} has layers 0 to {lm.num_layers - 1}, "
-            f"and what is written at the "
-            f"subject has to be read by a later layer. Choose a layer from 0 to {lm.num_layers - 2}."
-        )
+    check_layer(lm, layer)
     parts: list[Values] = []
     order = sorted(range(len(problems)), key=lambda index: max(len(row.ids) for row in problems[index].rows))
     done = 0
@@ -98,6 +93,16 @@ def optimise_values(
             progress(done / len(problems), f"target values: {done} of {len(problems)} edits")
     back = torch.tensor(order).argsort()
     return Values(*(torch.cat([getattr(part, name) for part in parts])[back] for name in Values.__dataclass_fields__))
+
+
+def check_layer(lm: LanguageModel, layer: int) -> None:
+    """Refuses a layer that does not exist or that no later layer could read from."""
+    if not 0 <= layer < lm.num_layers - 1:
+        raise EditRefused(
+            f"Layer {layer} cannot be edited: {lm.name} has layers 0 to {lm.num_layers - 1}, "
+            f"and what is written at the "
+            f"subject has to be read by a later layer. Choose a layer from 0 to {lm.num_layers - 2}."
+        )
 
 
 class _Batch:

@@ -17,14 +17,12 @@ from editors.values import ValueSettings, optimise_values
 from knowledge.edit import Edit
 from language_model.architectures import weight_in_out
 from language_model.model import LanguageModel
-from tests.editors.helpers import COUNTRIES, capital_edit, facts, known_answers
-
-FIRM = ValueSettings(clamp=10.0, steps=50)  # twelve countries leave sharp minima: more than a real model needs
+from tests.editors.helpers import capital_edit
 
 
 def test_the_update_is_the_closed_form(tiny_chat_lm: LanguageModel, moments: MomentStore, edit: Edit) -> None:
     layer = 0
-    overlay = get_editor("r-rome", moments=moments, layer=layer, prefixes=4).edit(tiny_chat_lm, [edit])
+    overlay = get_editor("r-rome", moments=moments, layer=layer, prefixes=4, dosed=False).edit(tiny_chat_lm, [edit])
     module = down_projection(tiny_chat_lm, layer)
     weight, bias = weight_in_out(module).detach().double(), module.bias.detach().double()
     delta = overlay.delta(tiny_chat_lm.architecture.down(layer)).double()
@@ -48,6 +46,22 @@ def test_the_update_is_the_closed_form(tiny_chat_lm: LanguageModel, moments: Mom
     assert torch.allclose(other @ delta, share * (key @ delta), atol=1e-5 * float((key @ delta).norm()))
     untouched = other - (other @ direction) / (direction @ direction) * direction
     assert float((untouched @ delta).norm()) < 1e-4 * float((key @ delta).norm())
+
+
+def test_a_dosed_value_is_found_under_what_each_row_will_get(
+    tiny_chat_lm: LanguageModel, moments: MomentStore, edit: Edit
+) -> None:
+    layer = 0
+    overlay = get_editor("r-rome", moments=moments, layer=layer, prefixes=4).edit(tiny_chat_lm, [edit])
+    delta = overlay.delta(tiny_chat_lm.architecture.down(layer)).double()
+    problems = build_problems(tiny_chat_lm, [edit], sample_prefixes(tiny_chat_lm, count=4))
+    rows = (*problems[0].rows, *problems[0].essence)
+    keys = subject_activations(tiny_chat_lm, rows, [layer])[layer].keys
+    key = (keys[: len(problems[0].rows)] * torch.tensor(problems[0].weights).double()[:, None]).sum(0)
+    direction = torch.linalg.inv(moments.get(tiny_chat_lm, [layer])[layer].matrix) @ key
+    doses = (keys @ direction) / (key @ direction)
+    found = optimise_values(tiny_chat_lm, problems, layer, ValueSettings(), doses=[doses]).delta[0]
+    assert torch.allclose(keys @ delta, doses[:, None] * found, atol=1e-3 * float(found.norm()))
 
 
 def test_released_form_uses_two_keys(tiny_chat_lm: LanguageModel, moments: MomentStore, edit: Edit) -> None:
@@ -81,21 +95,6 @@ def test_a_sequence_satisfies_each_constraint_when_it_is_made() -> None:
     u, v = sequence_of_rank_ones(keys, keys, gaps)
     for count in range(1, 5):
         assert torch.allclose(keys[count - 1] @ u[:, :count] @ v[:count], gaps[count - 1])
-
-
-@pytest.mark.xfail(reason="efficacy on small trained models is still too low; see CHANGELOG, known gaps")
-def test_the_edit_holds_in_completion_and_chat_and_leaves_others(trained: LanguageModel, moments: MomentStore) -> None:
-    done = others = 0.0
-    countries = COUNTRIES[:6]
-    for country, city in zip(countries, ("Oslo", "Cairo", "Accra", "Tokyo", "Havana", "Madrid"), strict=True):
-        editor = get_editor("r-rome", moments=moments, layer=0, prefixes=4, values=FIRM)
-        answers = known_answers(trained, editor.edit(trained, [capital_edit(country, city)]))
-        own = answers[country, "capital"]
-        done += (own[0] == city) + (own[-1] == city)
-        kept = [said == true for name, relation, true in facts() if name != country for said in answers[name, relation]]
-        others += sum(kept) / len(kept)
-    assert done / (2 * len(countries)) >= 0.8
-    assert others / len(countries) >= 0.9
 
 
 def test_what_is_already_so_is_refused(trained: LanguageModel, moments: MomentStore) -> None:
