@@ -1,6 +1,6 @@
 """The dialogue that the program exists for, on the real bundled model: on the command line and in a browser.
 
-``PALIMPSEST_SCREENSHOTS=folder`` keeps a picture of every step, for people to look at (and for the README).
+``SCREENSHOTS=folder`` keeps a picture of every step, for people to look at (and for the README).
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def test_in_a_browser(service: Service, chromium: Any) -> None:
 
 
 def picture(window: Window, name: str) -> None:
-    folder = os.environ.get("PALIMPSEST_SCREENSHOTS")
+    folder = os.environ.get("SCREENSHOTS")
     if folder:
         Path(folder).mkdir(parents=True, exist_ok=True)
         window.page.wait_for_timeout(700)
