@@ -50,7 +50,7 @@ test-slow: $(VENV)/.dev ## the tests that take minutes
 test-gpu: $(VENV)/.dev ## the tests that need a GPU
 	$(BIN)/python -m pytest -m gpu
 
-train: $(VENV)/.run ## train the bundled model again (about 80 minutes on 2 cores)
+train: $(VENV)/.run ## train the bundled model again (about 110 minutes on 2 cores)
 	$(BIN)/python -m app train bundled
 
 report: $(VENV)/.run ## measure the bundled model: the table of its card
