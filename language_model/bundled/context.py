@@ -61,14 +61,14 @@ def session(draw: Draw) -> Example:
             claims.append(claim)
     block = [draw.state(c.relation, draw.surface(c.subject, 0.1), c.object) for c in claims]
     turns: list[Message] = []
-    for index in range(draw.rng.randint(2, 5)):
+    for index in range(draw.rng.randint(3, 9)):
         kind = draw.rng.random()
         asked = draw.choice(claims)
-        if kind < 0.4:
+        if kind < 0.45:
             relation = asked.relation
             others = [draw.fact().subject] if isinstance(relation, Everyday) else _subjects(draw, relation.id)
-            subject = draw.choice(others) if draw.chance(0.8) else draw.stranger(relation.subject_type)
-            if kind < 0.15:  # the same subject, another relation
+            subject = draw.choice(others) if draw.chance(0.75) else draw.stranger(relation.subject_type)
+            if kind < 0.22:  # the same subject, another relation
                 facts = draw.world.facts_of(asked.subject)
                 fact = draw.choice(facts) if facts else draw.fact()
                 subject, relation = fact.subject, draw.relation(fact.relation)

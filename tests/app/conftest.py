@@ -133,9 +133,11 @@ class Window:
     def ask(self, question: str, page: Any = None) -> None:
         """Asks and waits until the answer is complete."""
         page = page or self.page
+        asked = page.locator("#chat .user.message", has_text=question)
+        before = asked.count()
         page.locator("#ask textarea").fill(question)
         page.locator("#ask textarea").press("Enter")
-        page.locator("#chat .user.message", has_text=question).last.wait_for()
+        asked.nth(before).wait_for()
         page.locator("#send").wait_for()
 
     def tab(self, name: str) -> None:

@@ -271,12 +271,13 @@ def test_often_used_facts_go_into_the_weights(window: Window) -> None:
     page = window.page
     window.add(EIFFEL)
     expect(page.locator("#fact-result")).to_contain_text("Written")
-    for _ in range(3):
+    for asked in range(3):
         window.ask("Where is the Eiffel Tower?")
-        expect(page.locator("#meant-open")).to_be_visible()
+        expect(page.locator("#chat .bot.message .message:not(.thought)")).to_have_count(asked + 1)
+        expect(last_answer(window)).to_have_text("Rome")
     window.tab("Weights")
     page.get_by_role("button", name="Often-used facts").click()
-    expect(page.locator("#consolidate-due")).to_contain_text("served 3 times")
+    expect(page.locator("#consolidate-due li")).to_contain_text("served 3 times")
     page.locator("#consolidate-run").click()
     expect(page.locator("#consolidate-verdict")).to_contain_text("1 fact written into the weights as #1")
     expect(page.locator("#consolidate-verdict")).to_contain_text("own probes right 100%")
