@@ -127,8 +127,12 @@ class Trainer:
             raise InvalidInput(f"There is no preset {preset!r} of the bundled model. Available: {', '.join(PRESETS)}.")
         self.folder, self.name, self.preset, self.minutes, self.seed = folder, preset, PRESETS[preset], minutes, seed
         if start_from is not None:
-            rates = {"learning_rate": self.preset.learning_rate / 2, "matrix_rate": self.preset.matrix_rate / 2}
-            self.preset = replace(self.preset, **rates, decay_share=1.0)
+            self.preset = replace(
+                self.preset,
+                learning_rate=self.preset.learning_rate / 2,
+                matrix_rate=self.preset.matrix_rate / 2,
+                decay_share=1.0,
+            )
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.world: World = load_world()
         folder.mkdir(parents=True, exist_ok=True)
