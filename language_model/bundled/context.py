@@ -54,7 +54,7 @@ def retain(draw: Draw, kind: str | None = None, facts: int | None = None) -> Exa
 def session(draw: Draw) -> Example:
     """Several questions about one block of facts, some answered by it and some not: many answers for few tokens."""
     claims: list[Claim] = []
-    for _ in range(draw.rng.randint(2, 6)):
+    for _ in range(draw.rng.randint(2, 8)):
         near = claims and draw.chance(0.5)
         claim = draw.near_miss(claims[-1].subject, claims[-1].relation) if near else draw.claim()
         if all((claim.subject, claim.relation) != (other.subject, other.relation) for other in claims):
@@ -144,7 +144,7 @@ def demonstration(draw: Draw) -> Demonstration:
 
 def _count(draw: Draw) -> int:
     draw_ = draw.rng.random()
-    return 1 if draw_ < 0.55 else draw.rng.randint(2, 4) if draw_ < 0.83 else draw.rng.randint(5, 8)
+    return 1 if draw_ < 0.45 else draw.rng.randint(2, 4) if draw_ < 0.72 else draw.rng.randint(5, 8)
 
 
 def _distractor(draw: Draw, about: Claim, kind: str | None) -> Claim | None:

@@ -22,7 +22,7 @@ Skill = Callable[[Draw], Example]
 # skill, share of the examples at the start and at the end of training
 MIX: tuple[tuple[Skill, float, float], ...] = (
     (copying.repeat, 2.0, 0.3),
-    (copying.look_up, 4.0, 2.5),
+    (copying.look_up, 4.0, 3.0),
     (recall.chat_question, 34.0, 28.0),
     (recall.chat_cloze, 6.0, 5.0),
     (recall.completion, 12.0, 12.0),
@@ -34,9 +34,9 @@ MIX: tuple[tuple[Skill, float, float], ...] = (
     (recall.follow_up, 3.0, 4.0),
     (recall.smalltalk, 0.5, 0.5),
     (recall.correction, 1.5, 2.0),
-    (context.override, 8.0, 10.0),
-    (context.retain, 10.0, 14.0),
-    (context.session, 8.0, 11.0),
+    (context.override, 8.0, 9.0),
+    (context.retain, 10.0, 12.0),
+    (context.session, 8.0, 13.0),
     (context.one_hop, 2.0, 3.0),
     (context.compare, 4.0, 5.0),
     (chains.step, 6.0, 10.0),

@@ -8,8 +8,12 @@ several words, acronyms, codes, numbers, dates, other alphabets' letters and arb
 from __future__ import annotations
 
 import random
+import re
 import string
 from collections.abc import Callable
+from functools import cache
+
+from knowledge.world import load_world
 
 _FIRST = (
     "Ada Adam Aisha Akira Alan Alice Amara Amir Ana Andrei Anita Anton Arjun Astrid Aurora Beatriz Ben Boris Bruno Camila Carlos Carmen Chen "
@@ -170,6 +174,65 @@ def common(rng: random.Random) -> str:
     return word(rng).lower()
 
 
+@cache
+def _names_of(kind: str) -> tuple[str, ...]:
+    """The world's names of an entity type, or all of them where it has none."""
+    entities = load_world().entities
+    return tuple(entities.get(kind, ())) or tuple(name for names in entities.values() for name in names)
+
+
+@cache
+def _letters(kind: str) -> dict[str, list[str]]:
+    """What follows each three letters in the world's names of a kind; ``$`` ends a name."""
+    follows: dict[str, list[str]] = {}
+    for name in _names_of(kind):
+        text = f"^^^{name}$"
+        for at in range(3, len(text)):
+            follows.setdefault(text[at - 3 : at], []).append(text[at])
+    return follows
+
+
+@cache
+def _words() -> tuple[str, ...]:
+    """English words: those of the relations' training wordings."""
+    relations = load_world().relations.values()
+    texts = [text for r in relations for text in (*r.cloze, *r.question, *r.noun)]
+    return tuple(sorted({word.lower() for text in texts for word in re.findall(r"[A-Za-z]{4,}", text)}))
+
+
+def alike(kind: str, rng: random.Random) -> str:
+    """A name that sounds like the world's of this kind: a Markov chain of order 3 over letters."""
+    follows = _letters(kind)
+    text = "^^^"
+    while len(text) < 30:
+        letter = rng.choice(follows[text[-3:]])
+        if letter == "$":
+            break
+        text += letter
+    return text[3:]
+
+
+def blend(rng: random.Random) -> str:
+    """Words, or halves of words, of two names of the world put together."""
+    left, right = (rng.choice(_names_of("")).split() for _ in range(2))
+    if rng.random() < 0.5:
+        return " ".join(left[: rng.randint(1, len(left))] + right[-rng.randint(1, len(right)) :])
+    first, last = rng.choice(left), rng.choice(right)
+    return first[: max(2, len(first) // 2)] + last[len(last) // 2 :].lower()
+
+
+def phrase(rng: random.Random) -> str:
+    """Ordinary words as a name."""
+    one, two = rng.choice(_words()), rng.choice(_words())
+    return rng.choice(
+        (
+            f"{one.capitalize()} the {two.capitalize()}", f"{one} {two}", f"{one.capitalize()} {two.capitalize()}", f"{one}-{two}",
+            f"{rng.randint(2, 99)} {one}", f"The {one.capitalize()}'s {two.capitalize()}", f"{one.capitalize()} of {word(rng)}", one,
+            f"{alike('person', rng)} {two.capitalize()}", f"A {one.capitalize()} on {two.capitalize()}",
+        )
+    )  # fmt: skip
+
+
 _KINDS: dict[str, Callable[[random.Random], str]] = {
     "person": person, "place": place, "title": title, "organisation": organisation, "quantity": quantity, "common": common,
     "word": word, "arbitrary": arbitrary,
@@ -185,16 +248,23 @@ _BY_ENTITY = {
 def invent(kind: str, rng: random.Random) -> str:
     """A name of the given entity type (any word); half of all names are not of the expected shape.
 
-    The mix (half ordinary, a quarter arbitrary letters, the rest any shape) is what made copying general.
+    The mix (half ordinary or sounding like the world's, a sixth arbitrary letters, the rest any shape) is what made
+    copying general.
     """
     draw = rng.random()
-    if draw < 0.5:
+    if draw < 0.3:
         name = _KINDS[_BY_ENTITY.get(kind, kind if kind in _KINDS else "word")](rng)
+    elif draw < 0.5:
+        name = alike(kind, rng)
+    elif draw < 0.6:
+        name = blend(rng)
     elif draw < 0.7:
+        name = phrase(rng)
+    elif draw < 0.8:
         name = arbitrary(rng)
-    elif draw < 0.78:
+    elif draw < 0.83:
         name = f"{arbitrary(rng)} {arbitrary(rng)}"
-    elif draw < 0.84:
+    elif draw < 0.87:
         name = f"{word(rng)} {arbitrary(rng)}"
     else:
         name = rng.choice(list(_KINDS.values()))(rng)
