@@ -144,7 +144,7 @@ def demonstration(draw: Draw) -> Demonstration:
 
 def _count(draw: Draw) -> int:
     draw_ = draw.rng.random()
-    return 1 if draw_ < 0.45 else draw.rng.randint(2, 4) if draw_ < 0.72 else draw.rng.randint(5, 8)
+    return 1 if draw_ < 0.4 else draw.rng.randint(2, 4) if draw_ < 0.65 else draw.rng.randint(5, 8)
 
 
 def _distractor(draw: Draw, about: Claim, kind: str | None) -> Claim | None:

@@ -22,10 +22,10 @@ Skill = Callable[[Draw], Example]
 # skill, share of the examples at the start and at the end of training
 MIX: tuple[tuple[Skill, float, float], ...] = (
     (copying.repeat, 2.0, 0.3),
-    (copying.look_up, 4.0, 3.0),
-    (recall.chat_question, 34.0, 28.0),
+    (copying.look_up, 4.0, 1.5),
+    (recall.chat_question, 34.0, 30.0),
     (recall.chat_cloze, 6.0, 5.0),
-    (recall.completion, 12.0, 12.0),
+    (recall.completion, 12.0, 10.0),
     (recall.statement, 3.0, 1.5),
     (recall.inverse, 2.0, 1.5),
     (recall.composite, 4.0, 5.0),
@@ -36,7 +36,7 @@ MIX: tuple[tuple[Skill, float, float], ...] = (
     (recall.correction, 1.5, 2.0),
     (context.override, 8.0, 9.0),
     (context.retain, 10.0, 12.0),
-    (context.session, 8.0, 13.0),
+    (context.session, 8.0, 18.0),
     (context.one_hop, 2.0, 3.0),
     (context.compare, 4.0, 5.0),
     (chains.step, 6.0, 10.0),

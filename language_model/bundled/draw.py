@@ -176,7 +176,7 @@ class Draw:
         """A statement of a fact in any wording, the object last or, for relations of the world, also first."""
         if isinstance(relation, Relation) and relation.statement and not self.unseen and self.chance(0.25):
             text = self.choice(relation.statement).replace("{s}", subject).replace("{o}", obj)
-            return text[0].upper() + text[1:]
+            return text if text.startswith(obj) else text[0].upper() + text[1:]  # the object is copied letter by letter
         return f"{fill(self.pick(relation, 'cloze'), subject)} {obj}."
 
     # --------------------------------------------------------------------------------------------------- claims

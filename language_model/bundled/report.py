@@ -86,12 +86,8 @@ class Report:
             lambda: self._row(
                 "8 facts in context, unseen names", lambda d: context.override(d, 8), self.strangers, 0.95
             ),
-            lambda: self._row(
-                "retain: same relation, other subject", lambda d: context.retain(d, "relation"), self.strangers, 0.98
-            ),
-            lambda: self._row(
-                "retain: same subject, other relation", lambda d: context.retain(d, "subject"), self.strangers, 0.98
-            ),
+            lambda: self._retained("retain: same relation, other subject", "relation"),
+            lambda: self._retained("retain: same subject, other relation", "subject"),
             lambda: self._row("new fact in context, used through the weights", context.one_hop, self.unseen, None),
             lambda: self._row("fact against tentative answer (MeLLo)", context.compare, self.strangers, None),
             lambda: self._chains(2, 0.90),
@@ -129,6 +125,24 @@ class Report:
         return [
             Figure(name, right / total, 0.90, total),
             Figure("known facts refused, unseen wordings", refused / total, 0.02, total, at_most=True),
+        ]
+
+    def _retained(self, name: str, kind: str) -> list[Figure]:
+        """Facts that do not apply: the share right, and the share that is what the model says without them."""
+        examples = [context.retain(self.strangers, kind) for _ in range(self.n)]
+        examples = [e for e in examples if self.lm.count_tokens(_prompt(e)) <= self.lm.context - LONGEST_ANSWER]
+        answers = self._answers(examples)
+        alone: list[list[Message] | str] = []
+        for example in examples:
+            question = example.messages[-1]["content"].rpartition("Question: ")[2]
+            alone.append([*example.messages[:-1], user(question)])
+        before = generate(self.lm, alone, batch=self.batch)
+        right = sum(self._right(name, example, answer) for example, answer in zip(examples, answers, strict=True))
+        same = sum(answer_matches(answer, old) for answer, old in zip(answers, before, strict=True))
+        total = len(examples)
+        return [
+            Figure(name, right / total, 0.98, total),
+            Figure(f"{name}, as without the facts", same / total, None, total),
         ]
 
     def _chains(self, hops: int, target: float | None) -> list[Figure]:
