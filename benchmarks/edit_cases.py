@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from editors.hypernetwork_data import is_held_out
 from evaluation.compare import completion, prompt_of
@@ -69,36 +70,64 @@ class Outcomes:
 
 
 def answers(lm: LanguageModel, probes: Sequence[Probe], overlays: Sequence[Overlay | None]) -> list[str]:
+    """What the model says to each probe. Neighbours in a batch are prompts of like length under like overlays."""
     prompts = [prompt_of(lm, Treatment(), probe) for probe in probes]
-    said: list[str] = []
-    for at in range(0, len(prompts), 128):
-        said += lm.generate(prompts[at : at + 128], overlays=overlays[at : at + 128], max_new_tokens=16)
+    order = sorted(range(len(prompts)), key=lambda index: (isinstance(prompts[index], str), len(str(prompts[index]))))
+    said = [""] * len(prompts)
+    for at in range(0, len(order), 128):
+        part = order[at : at + 128]
+        found = lm.generate([prompts[i] for i in part], overlays=[overlays[i] for i in part], max_new_tokens=16)
+        for index, text in zip(part, found, strict=True):
+            said[index] = text
     return [
         completion(text, (probe.expected or "", *probe.aliases)) if isinstance(prompt, str) else text
         for probe, prompt, text in zip(probes, prompts, said, strict=True)
     ]
 
 
+class Exam:
+    """The probes of some edits, put to several methods; what the unedited model says is asked once.
+
+    Args:
+        edits: those that were edited.
+    """
+
+    def __init__(self, lm: LanguageModel, edits: Sequence[Edit], *, seed: int = 0) -> None:
+        world = load_world()
+        self.lm, self.edits = lm, list(edits)
+        self.asked = [
+            (number, probe)
+            for number, edit in enumerate(edits)
+            for probe in probes_for(edit, world, seed=seed, amounts=AMOUNTS)
+        ]
+
+    @cached_property
+    def before(self) -> dict[int, str]:
+        """The unedited model's answers to the locality probes, by their number."""
+        local = [index for index, (_, probe) in enumerate(self.asked) if probe.metric == "locality"]
+        said = answers(self.lm, [self.asked[index][1] for index in local], [None] * len(local))
+        return dict(zip(local, said, strict=True))
+
+    def taken(self, overlays: Sequence[Overlay | None]) -> Outcomes:
+        """Every edit's probes, each under the overlay of its edit; edits beyond the overlays are left out."""
+        chosen = [index for index, (number, _) in enumerate(self.asked) if number < len(overlays)]
+        now = answers(self.lm, [self.asked[i][1] for i in chosen], [overlays[self.asked[index][0]] for index in chosen])
+        flags: dict[str, list[bool]] = {"efficacy": [], "generality": [], "locality": []}
+        whole = [True] * len(overlays)
+        for index, said in zip(chosen, now, strict=True):
+            number, probe = self.asked[index]
+            if probe.metric == "locality":
+                flags["locality"].append(said == self.before[index])
+            elif probe.metric in flags and probe.expected:
+                right = generation_right(said, probe.expected, probe.aliases)
+                flags[probe.metric].append(right)
+                if probe.metric == "efficacy":
+                    whole[number] &= right
+        return Outcomes(flags["efficacy"], flags["generality"], flags["locality"], whole)
+
+
 def outcomes(
     lm: LanguageModel, edits: Sequence[Edit], overlays: Sequence[Overlay | None], *, seed: int = 0
 ) -> Outcomes:
     """Every edit's probes, each under the overlay of its edit."""
-    world = load_world()
-    asked = [
-        (n, probe) for n, edit in enumerate(edits) for probe in probes_for(edit, world, seed=seed, amounts=AMOUNTS)
-    ]
-    probes, under = [probe for _, probe in asked], [overlays[number] for number, _ in asked]
-    local = [index for index, probe in enumerate(probes) if probe.metric == "locality"]
-    now = answers(lm, probes, under)
-    before = dict(zip(local, answers(lm, [probes[i] for i in local], [None] * len(local)), strict=True))
-    flags: dict[str, list[bool]] = {"efficacy": [], "generality": [], "locality": []}
-    whole = [True] * len(edits)
-    for index, ((number, probe), said) in enumerate(zip(asked, now, strict=True)):
-        if probe.metric == "locality":
-            flags["locality"].append(said == before[index])
-        elif probe.metric in flags and probe.expected:
-            right = generation_right(said, probe.expected, probe.aliases)
-            flags[probe.metric].append(right)
-            if probe.metric == "efficacy":
-                whole[number] &= right
-    return Outcomes(flags["efficacy"], flags["generality"], flags["locality"], whole)
+    return Exam(lm, edits, seed=seed).taken(overlays)

@@ -5,8 +5,12 @@
     python -m benchmarks.editors moments                      # how much text the second moments need
     python -m benchmarks.editors sequence --edits 1000        # one after another, ALL earlier edits asked again
 
-Each prints its table with command, machine and date. ``--model gpt2-size`` takes random weights in the shape of GPT-2
-small.
+Each prints its table with command, machine and date, and every row to stderr as soon as it is done.
+--keep FILE        rows are kept there, and a run that was stopped goes on where it was
+--limit SECONDS    bounds a method in ``table`` and ``sequence``
+--set prefixes=5   another setting, for the methods that have it
+--model gpt2-size  random weights in the shape of GPT-2 small
+--peer PATH        ``speed`` compares with a checkout of EasyEdit or of memit
 """
 
 from __future__ import annotations
@@ -19,12 +23,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.edit_cases import answers, counterfactuals, load, outcomes
+from benchmarks.edit_cases import Exam, answers, counterfactuals, load
+from benchmarks.kept_rows import KeptRows
+from benchmarks.peers import check_peer, run_peer
 from benchmarks.plain_editing import plain_memit, plain_r_rome
 from benchmarks.table import rate, show
 from editors.base import EditRefused
@@ -32,6 +39,8 @@ from editors.compacting import compacted
 from editors.guard import LocalitySample
 from editors.registry import available, get_editor
 from editors.statistics import MomentStore
+from knowledge.edit import Edit
+from knowledge.errors import InvalidInput, PalimpsestError
 from knowledge.probes import Amounts, probes_for
 from knowledge.world import load_world
 from language_model.model import LanguageModel
@@ -43,66 +52,104 @@ PLAIN: dict[str, Callable[..., Overlay]] = {"r-rome": plain_r_rome, "memit": pla
 def table(options: argparse.Namespace) -> None:
     """Every method on the same facts: each fact edited alone, or all of them in one call."""
     lm, edits = load(options.model), counterfactuals(options.facts, seed=options.seed, held_out=True)
-    moments = MomentStore(cache_dir=options.cache)
-    rows = []
-    for name in options.methods or list(available()):
-        editor = get_editor(name, moments=moments, refuse_known=False)
+    exam, moments = Exam(lm, edits, seed=options.seed), MomentStore(cache_dir=options.cache)
+    rows = KeptRows(options.keep, _what(options, lm, "facts", "together", "limit"))
+    names = options.methods or list(available())
+    for name in names:
+        if rows.has(name):
+            continue
+        editor = get_editor(name, moments=moments, refuse_known=False, **_settings(name, options.set))
         start = time.perf_counter()
+        overlays: list[Overlay] = []
         try:
             if options.together:
                 overlays = [editor.edit(lm, edits)] * len(edits)
-            else:
-                overlays = [editor.edit(lm, [edit]) for edit in edits]
+            while len(overlays) < len(edits):
+                overlays.append(editor.edit(lm, [edits[len(overlays)]]))
+                if options.limit and time.perf_counter() - start > options.limit:
+                    break
         except EditRefused as error:
-            rows.append((editor.title, str(error).split(". ")[0], "", "", "", ""))
+            rows.add(name, [editor.title, str(error).split(". ")[0], "", "", "", "", ""], final=False)
             continue
-        seconds = (time.perf_counter() - start) / len(edits)
-        found = outcomes(lm, edits, overlays, seed=options.seed)
-        print(name, rate(found.every_form), file=sys.stderr, flush=True)
-        cells = (rate(flags) for flags in (found.every_form, found.efficacy, found.generality, found.locality))
-        rows.append((editor.title, *cells, f"{seconds:.2f}"))
-    columns = ("method", "holds in both forms", "efficacy", "generality", "locality (as before)", "s per edit")
+        seconds = (time.perf_counter() - start) / len(overlays)
+        found = exam.taken(overlays)
+        rates = [rate(flags) for flags in (found.every_form, found.efficacy, found.generality, found.locality)]
+        rows.add(name, [editor.title, len(overlays), *rates, f"{seconds:.2f}"])
+    columns = ("method", "facts", "holds in both forms", "efficacy", "generality", "locality (as before)", "s per edit")
     how = "in one call" if options.together else "each alone"
     show(
         f"Editors on {options.model}",
         columns,
-        rows,
+        [rows.cells(name) for name in names],
         as_json=options.json,
         note=f"{len(edits)} facts, {how}, generation",
     )
+
+
+def _what(options: argparse.Namespace, lm: LanguageModel, *names: str) -> dict[str, Any]:
+    """What a kept row must have in common with this run to be used in it."""
+    chosen = {name: getattr(options, name) for name in ("seed", "set", *names)}
+    return {"part": options.run.__name__, "model": lm.fingerprint, **chosen}
+
+
+def _settings(method: str, given: list[str]) -> dict[str, Any]:
+    """``--set NAME=VALUE`` as settings, for the methods that have one of that name; values as JSON.
+
+    Raises:
+        InvalidInput: not of that form.
+    """
+    known = {item.name for item in fields(get_editor(method).Settings)}
+    found: dict[str, Any] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        try:
+            parsed = json.loads(value)
+        except ValueError:
+            equals = ""
+        if not equals:
+            raise InvalidInput(f"{text!r} is no setting. Write NAME=VALUE with a number or true, such as prefixes=5.")
+        if name in known:
+            found[name] = tuple(parsed) if isinstance(parsed, list) else parsed
+    return found
 
 
 # ------------------------------------------------------------------------------------------------------- speed
 
 
 def speed(options: argparse.Namespace) -> None:
-    """Ours beside the plain way; each cell in a process of its own, so that its peak memory is its own."""
-    rows = []
+    """Ours beside the plain way, or a peer's; each cell in a process of its own, so that its peak memory is its own."""
+    lm = load(options.model)
+    if options.peer is not None:
+        check_peer(options.peer, options.methods or list(PLAIN))
+    rows = KeptRows(options.keep, _what(options, lm, "plain_most", "peer"))
+    other = "peer" if options.peer is not None else "plain"
+    names = []
     for method in options.methods or list(PLAIN):
         for size in options.sizes:
-            cells: dict[str, dict[str, Any]] = {}
-            for way in ("ours", "plain"):
-                if way == "plain" and size > options.plain_most:
-                    continue
-                cells[way] = _in_own_process(options, method, size, way)
-                print(method, size, way, cells[way], file=sys.stderr, flush=True)
-            ours, plain = cells["ours"], cells.get("plain")
-            gap = _gap(ours["file"], plain["file"]) if plain else None
-            rows.append(
-                (
-                    method,
-                    size,
-                    f"{ours['seconds'] / size:.3f}",
-                    f"{plain['seconds'] / size:.3f}" if plain else "-",
-                    f"{plain['seconds'] / ours['seconds']:.1f}" if plain else "-",
-                    f"{100 * gap:.2f} %" if gap is not None else "-",
-                    f"{ours['peak']:.0f}",
-                    f"{plain['peak']:.0f}" if plain else "-",
-                )
-            )
-    columns = ("method", "edits", "s per edit", "plain", "times faster", "|dW - dW plain| / |dW|", "peak MiB", "plain")
+            names.append(f"{method} {size}")
+            if rows.has(names[-1]):
+                continue
+            cells: dict[str, dict[str, Any]] = {"ours": _in_own_process(options, method, size, "ours")}
+            if options.peer is not None:
+                edits = counterfactuals(size, seed=options.seed)
+                cells[other] = run_peer(options.peer, method, lm, edits, MomentStore(cache_dir=options.cache))
+            elif method in PLAIN and size <= options.plain_most:
+                cells[other] = _in_own_process(options, method, size, other)
+            rows.add(names[-1], _speed_row(method, size, cells["ours"], cells.get(other)))
+    columns = ("method", "edits", "s per edit", other, "times faster", f"|dW - dW {other}| / |dW|", "peak MiB", other)
     note = f"{options.model}; second moments computed before; peak memory above the loaded model's"
-    show("Seconds per edit", columns, rows, as_json=options.json, note=note)
+    show("Seconds per edit", columns, [rows.cells(name) for name in names], as_json=options.json, note=note)
+
+
+def _speed_row(method: str, size: int, ours: dict[str, Any], other: dict[str, Any] | None) -> list[Any]:
+    """One row of figures; the files with the changes are removed."""
+    row = [method, size, f"{ours['seconds'] / size:.3f}"]
+    if other is None:
+        Path(ours["file"]).unlink()
+        return [*row, "-", "-", "-", f"{ours['peak']:.0f}", "-"]
+    gap = _gap(ours["file"], other["file"])
+    row += [f"{other['seconds'] / size:.3f}", f"{other['seconds'] / ours['seconds']:.1f}", f"{100 * gap:.2f} %"]
+    return [*row, f"{ours['peak']:.0f}", f"{other['peak']:.0f}"]
 
 
 def _in_own_process(options: argparse.Namespace, method: str, size: int, way: str) -> dict[str, Any]:
@@ -155,11 +202,15 @@ def _gap(ours: str, plain: str) -> float:
 def moments(options: argparse.Namespace) -> None:
     """Edit quality against the number of tokens that the second moments are made of."""
     lm, edits = load(options.model), counterfactuals(options.facts, seed=options.seed)
-    rows, points = [], []
+    exam = Exam(lm, edits, seed=options.seed)
+    rows = KeptRows(options.keep, _what(options, lm, "facts", "method", "tokens"))
     finest = MomentStore(sample_tokens=max(options.tokens))
     for count in sorted(options.tokens):
+        if rows.has(str(count)):
+            continue
         store = finest if count == max(options.tokens) else MomentStore(sample_tokens=count)
-        editor = get_editor(options.method, moments=store, refuse_known=False)
+        store.prefixes = finest.prefixes  # they do not depend on the sample
+        editor = get_editor(options.method, moments=store, refuse_known=False, **_settings(options.method, options.set))
         settings = editor.settings(lm)
         layers = list(getattr(settings, "layers", None) or [settings.layer])
         start = time.perf_counter()
@@ -167,24 +218,17 @@ def moments(options: argparse.Namespace) -> None:
         seconds = time.perf_counter() - start
         best = finest.get(lm, layers)
         apart = max(float((taken[x].matrix - best[x].matrix).norm() / best[x].matrix.norm()) for x in layers)
-        overlays = [editor.edit(lm, [edit]) for edit in edits]
-        found = outcomes(lm, edits, overlays, seed=options.seed)
-        rows.append(
-            (
-                count,
-                f"{seconds:.1f}",
-                f"{taken[layers[-1]].shrinkage:.3f}",
-                f"{apart:.3f}",
-                rate(found.every_form),
-                rate(found.generality),
-                rate(found.locality),
-            )
-        )
-        points.append((count, *(sum(x) / len(x) for x in (found.every_form, found.generality, found.locality))))
-        print(rows[-1], file=sys.stderr, flush=True)
+        found = exam.taken([editor.edit(lm, [edit]) for edit in edits])
+        flags = (found.every_form, found.generality, found.locality)
+        cells = [count, f"{seconds:.1f}", f"{taken[layers[-1]].shrinkage:.3f}", f"{apart:.3f}", *map(rate, flags)]
+        rows.add(str(count), [*cells, *(sum(x) / len(x) for x in flags)])
+    every = [rows.cells(str(count)) for count in sorted(options.tokens)]
+    points = [(row[0], *row[-3:]) for row in every]
     columns = ("tokens", "seconds", "shrinkage", "|C - C'| / |C'|", "holds in both forms", "generality", "locality")
     note = f"{options.model}, {options.method}, {len(edits)} facts each alone; C' from {max(options.tokens)} tokens"
-    show("Second moments and the quality of edits", columns, rows, as_json=options.json, note=note)
+    show(
+        "Second moments and the quality of edits", columns, [row[:-3] for row in every], as_json=options.json, note=note
+    )
     if options.plot:
         _plot(options.plot, points, "tokens of text", ("holds in both forms", "generality", "locality"), log=True)
 
@@ -194,10 +238,10 @@ def moments(options: argparse.Namespace) -> None:
 
 def sequence(options: argparse.Namespace) -> None:
     """Edits one after another (or in batches), and how many of ALL made so far still hold."""
-    rows = []
+    lm, edits = load(options.model), counterfactuals(options.edits, seed=options.seed)
+    kept, rows = KeptRows(options.keep, _what(options, lm, "edits", "batch", "every", "locality")), []
     for name in options.methods or ["r-rome", "alphaedit", "rome"]:
-        lm, edits = load(options.model), counterfactuals(options.edits, seed=options.seed)
-        points = _run_sequence(lm, name, edits, options)
+        points = _run_sequence(lm, name, edits, options, kept)
         rows += points
         if options.plot:
             numbers = [(row[1], row[-2], row[-1]) for row in points]
@@ -205,37 +249,63 @@ def sequence(options: argparse.Namespace) -> None:
             _plot(path, numbers, "edits", ("retention", "locality"))
     columns = ("method", "edits", "hold in both forms, all so far", "other answers as before", "|dW|/|W|", "s per edit")
     note = f"{options.model}, {options.batch} at a time, generation"
-    show("A sequence of edits", columns, [row[:-2] for row in rows], as_json=options.json, note=note)
+    show("A sequence of edits", columns, [row[:-3] for row in rows], as_json=options.json, note=note)
 
 
-def _run_sequence(lm: LanguageModel, name: str, edits: list[Any], options: argparse.Namespace) -> list[tuple[Any, ...]]:
-    editor = get_editor(name, moments=MomentStore(cache_dir=options.cache), refuse_known=False)
-    world, total, spent = load_world(), Overlay.empty(), 0.0
-    few = Amounts(generality=0, neighbour=0, relation=0, unrelated=0, alias=0, onehop=0, inverse=0)
-    sample, rows = LocalitySample(options.locality, options.seed, world), []
-    for start in range(0, len(edits), options.batch):
+def _run_sequence(
+    lm: LanguageModel, name: str, edits: list[Edit], options: argparse.Namespace, kept: KeptRows
+) -> list[list[Any]]:
+    """The points of one method; those kept by an earlier run are not made again, nor are the edits before them."""
+    moments = MomentStore(cache_dir=options.cache)
+    editor = get_editor(name, moments=moments, refuse_known=False, **_settings(name, options.set))
+    sample = LocalitySample(options.locality, options.seed, load_world())
+    total, spent, first = Overlay.empty(), 0.0, 0
+    marks = [start + options.batch for start in range(0, len(edits), options.batch)]
+    for done in (min(mark, len(edits)) for mark in marks):
+        state = kept.beside(f"{name}-{done}")
+        if kept.has(f"{name} {done}") and state is not None and state.exists():
+            first, spent = done, kept.cells(f"{name} {done}")[-3]
+            total = Overlay.load(state)
+    rows = [kept.cells(f"{name} {done}") for done in range(1, first + 1) if kept.has(f"{name} {done}")]
+    began_all = time.perf_counter()
+    for start in range(first, len(edits), options.batch):
+        if rows and _collapsed(total, rows[-1]):
+            break  # beyond meaning
         part = edits[start : start + options.batch]
         began = time.perf_counter()
         total = compacted(total + editor.edit(lm, part, base=total, earlier=edits[:start]))
         spent += time.perf_counter() - began
         done = start + len(part)
-        if done % options.every and done != len(edits):
+        over = options.limit and time.perf_counter() - began_all > options.limit
+        if done % options.every and done != len(edits) and not over:
             continue
-        probes = [(n, p) for n, e in enumerate(edits[:done]) for p in probes_for(e, world, amounts=few).of("efficacy")]
-        said = answers(lm, [probe for _, probe in probes], [total] * len(probes))
-        hold = [True] * done
-        for (number, probe), text in zip(probes, said, strict=True):
-            hold[number] &= text.strip().lower() in {x.lower() for x in (probe.expected or "", *probe.aliases)}
+        hold = _holding(lm, edits[:done], total)
         local = sample.measure(lm, Overlay.empty(), total, edits)
-        norm = max(total.norms(lm).values(), default=0.0)
-        kept = local.after if local else float("nan")
-        rows.append(
-            (name, done, rate(hold), f"{100 * kept:.0f}", f"{norm:.2f}", f"{spent / done:.2f}", sum(hold) / done, kept)
-        )
-        print(rows[-1], file=sys.stderr, flush=True)
-        if norm > 1e3 or not all(torch.isfinite(d).all() for m in total.modules if (d := total.delta(m)) is not None):
-            break  # collapsed beyond meaning
+        norm, share = max(total.norms(lm).values(), default=0.0), local.after if local else float("nan")
+        cells = [name, done, rate(hold), f"{100 * share:.0f}", f"{norm:.2f}", f"{spent / done:.2f}"]
+        if (state := kept.beside(f"{name}-{done}")) is not None:
+            total.save(state)  # before its row: a row without its state would be of no use
+        rows.append(kept.add(f"{name} {done}", [*cells, spent, sum(hold) / done, share]))
+        if over:
+            break
     return rows
+
+
+def _holding(lm: LanguageModel, edits: list[Edit], overlay: Overlay) -> list[bool]:
+    """A flag an edit: its own wording comes right in every form."""
+    few = Amounts(generality=0, neighbour=0, relation=0, unrelated=0, alias=0, onehop=0, inverse=0)
+    world = load_world()
+    probes = [(n, p) for n, edit in enumerate(edits) for p in probes_for(edit, world, amounts=few).of("efficacy")]
+    said = answers(lm, [probe for _, probe in probes], [overlay] * len(probes))
+    hold = [True] * len(edits)
+    for (number, probe), text in zip(probes, said, strict=True):
+        hold[number] &= text.strip().lower() in {x.lower() for x in (probe.expected or "", *probe.aliases)}
+    return hold
+
+
+def _collapsed(total: Overlay, row: list[Any]) -> bool:
+    finite = all(torch.isfinite(delta).all() for m in total.modules if (delta := total.delta(m)) is not None)
+    return not finite or float(row[4]) > 1e3
 
 
 def _plot(path: Path, points: list[tuple[Any, ...]], x: str, names: tuple[str, ...], *, log: bool = False) -> None:
@@ -261,6 +331,9 @@ def parser() -> argparse.ArgumentParser:
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--model", default="bundled", help="a model, or gpt2-size")
     shared.add_argument("--seed", type=int, default=0)
+    shared.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings of the editors")
+    shared.add_argument("--keep", type=Path, help="a file: rows in it are not measured again")
+    shared.add_argument("--limit", type=float, default=0, help="seconds for a method in table and sequence; 0: none")
     shared.add_argument("--json", action="store_true")
     shared.add_argument("--threads", type=int, default=0)
     shared.add_argument(
@@ -280,10 +353,11 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--together", action="store_true", help="all facts in one call")
     made = part("speed", speed)
     made.add_argument("--sizes", type=int, nargs="+", default=[1, 10, 100])
-    made.add_argument("--methods", nargs="*", choices=list(PLAIN))
+    made.add_argument("--methods", nargs="*", choices=[*PLAIN, "rome"])
     made.add_argument("--plain-most", type=int, default=100, help="the plain way is not run on more edits")
+    made.add_argument("--peer", type=Path, help="a checkout of EasyEdit or memit, in place of the plain way")
     made = part("cell", cell)
-    made.add_argument("--method", required=True, choices=list(PLAIN))
+    made.add_argument("--method", required=True, choices=[*PLAIN, "rome"])
     made.add_argument("--size", type=int, required=True)
     made.add_argument("--way", required=True, choices=["ours", "plain"])
     made = part("moments", moments)
@@ -305,7 +379,10 @@ def main() -> None:
     options = parser().parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    options.run(options)
+    try:
+        options.run(options)
+    except PalimpsestError as error:
+        sys.exit(f"Error: {error}")
 
 
 if __name__ == "__main__":

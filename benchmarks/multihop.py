@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.table import rate, show
+from benchmarks.table import percentile, rate, show
 from evaluation.datasets import find, read
 from evaluation.datasets.cases import EditCase
 from knowledge.text import answer_matches
@@ -261,11 +261,8 @@ def score(name: str, gate: Gate, given: Sequence[Task], misses: int, lm: Any = N
                 print(f"  missed: {question}\n    wanted {task.answer}, got {answer.answer} by {' -> '.join(said)}")
         any_right.append(any(rights))
         all_right.append(all(rights))
-    seconds.sort()
-    return [
-        name, len(given), rate(any_right), rate(all_right), rate(hops_right), rate(answered),
-        f"{1000 * seconds[len(seconds) // 2]:.0f} / {1000 * seconds[int(len(seconds) * 0.95)]:.0f}",
-    ]  # fmt: skip
+    took = f"{1000 * percentile(seconds, 0.5):.0f} / {1000 * percentile(seconds, 0.95):.0f}" if seconds else "-"
+    return [name, len(given), rate(any_right), rate(all_right), rate(hops_right), rate(answered), took]
 
 
 def strangers(store: FactStore, gate: Gate, cases: Sequence[EditCase], misses: int) -> list[Any]:
@@ -312,7 +309,7 @@ def main() -> None:
     parser.add_argument(
         "--model", help="answers the unedited hops of the world's chains; a perfect stand-in by default"
     )
-    parser.add_argument("--chains", type=int, default=150, help="chains of the world")
+    parser.add_argument("--chains", type=int, default=150, help="chains of the world; 0: none")
     parser.add_argument("--limit", type=int, help="so many cases at most")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -337,7 +334,7 @@ def main() -> None:
         if options.only in (None, "distractors"):
             count = distract(store, options.distractors, seed=0)
             rows.append(score(f"with {count} distractors", gate, tasks(asked), options.misses))
-    if options.only in (None, "world"):
+    if options.only in (None, "world") and options.chains > 0:
         model: Any = Knowing()
         if options.model:
             from language_model.model import LanguageModel

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from editors.keys import mean_by_group
 from editors.memit import MemitSettings
-from editors.prefixes import sample_prefixes
 from editors.problems import Problem, build_problems
 from editors.rome import RomeSettings
 from editors.statistics import MomentStore
@@ -91,7 +90,7 @@ def plain_keys(lm: LanguageModel, problem: Problem, layer: int, last: int) -> tu
 def plain_r_rome(lm: LanguageModel, edits: Sequence[Edit], settings: RomeSettings, moments: MomentStore) -> Overlay:
     assert settings.layer is not None
     layer = settings.layer
-    prefixes = sample_prefixes(lm, count=settings.prefixes, lengths=settings.prefix_lengths, seed=settings.seed)
+    prefixes = moments.prefixes.get(lm, count=settings.prefixes, lengths=settings.prefix_lengths, seed=settings.seed)
     matrix = moments.get(lm, [layer])[layer].matrix
     total = Overlay.empty()
     down = lm.architecture.down(layer)
@@ -118,7 +117,7 @@ def plain_r_rome(lm: LanguageModel, edits: Sequence[Edit], settings: RomeSetting
 def plain_memit(lm: LanguageModel, edits: Sequence[Edit], settings: MemitSettings, moments: MomentStore) -> Overlay:
     assert settings.layers is not None
     layers = sorted(settings.layers)
-    prefixes = sample_prefixes(lm, count=settings.prefixes, lengths=settings.prefix_lengths, seed=settings.seed)
+    prefixes = moments.prefixes.get(lm, count=settings.prefixes, lengths=settings.prefix_lengths, seed=settings.seed)
     problems = build_problems(lm, edits, prefixes, essence=settings.essence)
     deltas = torch.stack([plain_value(lm, problem, layers[-1], settings.values) for problem in problems])
     start = torch.stack([plain_keys(lm, problem, layers[-1], layers[-1])[2] for problem in problems])

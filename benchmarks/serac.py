@@ -1,7 +1,7 @@
-"""SERAC's counterfactual pointer: trained (``--train``) and measured on the world's held-out wordings.
+"""SERAC's counterfactual pointer: which part of an edit answers, on the world's held-out wordings.
 
-python -m benchmarks.serac            # measure the shipped one
-python -m benchmarks.serac --train    # train it for the default encoder and ship it, then measure
+python -m app train serac        # trains it
+python -m benchmarks.serac       # measures the shipped one, with bootstrap intervals
 """
 
 from __future__ import annotations
@@ -11,22 +11,17 @@ import random
 
 from benchmarks.table import rate, show
 from knowledge.world import load_world
-from memory.counterfactual import CHOICES, SHIPPED, Counterfactual
-from memory.counterfactual_training import cases, train
+from memory.counterfactual import CHOICES, Counterfactual
+from memory.counterfactual_training import cases
 from memory.embedder import load_embedder
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--train", action="store_true")
     parser.add_argument("--each", type=int, default=6, help="measured edits a relation")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     world, embedder = load_world(), load_embedder()
-    if options.train:
-        train(world, embedder, progress=lambda what, done, total: print(f"{what} {done}/{total}", end="\r")).save(
-            SHIPPED
-        )
     model = Counterfactual.shipped(embedder)
     held_out = cases(world, random.Random(1), options.each, unseen=True)
     found = [choice for choice, _ in model.choose([case for case, _ in held_out])]

@@ -48,16 +48,22 @@ class AlphaEdit(Memit):
     ) -> tuple[Tensor, Tensor]:
         assert isinstance(settings, AlphaEditSettings)
         basis, power = null_space(moment, settings.energy)
-        return null_space_factors(basis, keys.T, earlier_keys(job, layer).T, rest, settings.l2 * power)
+        return null_space_factors(basis, keys.T, earlier_keys(job, settings, layer).T, rest, settings.l2 * power)
 
 
-def earlier_keys(job: Job, layer: int) -> Tensor:
-    """(rows, in) keys of the earlier facts at one layer, as the model reads them now: one for each form."""
+def earlier_keys(job: Job, settings: MemitSettings, layer: int) -> Tensor:
+    """(rows, in) keys of the earlier facts at one layer, as the model reads them now: one for each form.
+
+    All layers are read in one pass, at the first.
+    """
     if not job.earlier:
         return torch.zeros(0, 1, dtype=torch.float64)
-    problems = build_problems(job.lm, job.earlier, ("",), essence=())
-    rows = [row for problem in problems for row in problem.rows]
-    return subject_activations(job.lm, rows, [layer])[layer].keys
+    if "earlier" not in job.kept:
+        problems = build_problems(job.lm, job.earlier, ("",), essence=())
+        rows = [row for problem in problems for row in problem.rows]
+        job.kept["earlier"] = subject_activations(job.lm, rows, list(settings.layers or (layer,)))
+    keys: Tensor = job.kept["earlier"][layer].keys
+    return keys
 
 
 def null_space(moment: SecondMoment, energy: float) -> tuple[Tensor, float]:

@@ -12,11 +12,11 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import editors.added  # noqa: F401  registers what overlay files may name
-from editors.presets import canonical_name
+from editors.presets import DerivedLayer, canonical_name, derived_layer
 from knowledge.edit import Edit
 from knowledge.errors import PalimpsestError, UnknownName
 from knowledge.text import answer_matches, normalise_key
@@ -55,6 +55,7 @@ class Job:
     base: Overlay
     earlier: list[Edit]
     progress: Progress
+    kept: dict[str, Any] = field(default_factory=dict)  # what one stage of a method leaves for its next
 
     def part(self, start: float, end: float) -> Progress:
         """Progress of one stage of the work, as a share of the whole."""
@@ -78,10 +79,11 @@ class Editor(ABC, Generic[H]):
     summary: ClassVar[str] = ""
     kind: ClassVar[str] = "delta"  # "delta": the overlay is a weight change; "adapter": it is added parameters
     Settings: ClassVar[type[Hparams]] = Hparams
+    LAYER_RULE: ClassVar[str] = ""  # how a layer is derived, in words; none: as causal tracing says (derived_layer)
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {}
 
     def __init__(self, *, moments: MomentStore | None = None, refuse_known: bool = True, **overrides: Any) -> None:
-        names = [field.name for field in fields(self.Settings)]
+        names = [item.name for item in fields(self.Settings)]
         for name in overrides:
             if name not in names:
                 raise UnknownName(f"setting of {self.title}", name, names)
@@ -108,8 +110,29 @@ class Editor(ABC, Generic[H]):
         return replace(self.Settings(), **{**preset, **self.overrides})  # type: ignore[return-value]
 
     def is_derived(self, lm: LanguageModel) -> bool:
-        """True where no published preset fits, so that layers are derived from the model's depth."""
+        """True where no published preset fits, so that layers are derived from a causal trace or from the depth."""
         return canonical_name(lm) not in self.PRESETS
+
+    def derived_layer(self, lm: LanguageModel) -> DerivedLayer:
+        """The layer for a model without a preset, and how it was found."""
+        return derived_layer(lm, self.moments.cache_dir)
+
+    def layer_source(self, lm: LanguageModel) -> str:
+        """Which layers this model is edited at and why these, for the user; empty where a method has no choice."""
+        settings: Any = self.settings(lm)
+        single = getattr(settings, "layer", None)
+        chosen = getattr(settings, "layers", None) or (() if single is None else (single,))
+        if not chosen:
+            return ""
+        where = f"Layer {chosen[0]}" if len(chosen) == 1 else f"Layers {chosen[0]} to {chosen[-1]}"
+        named = {"layer", "layers"}
+        if named & set(self.overrides):
+            return f"{where}, as set."
+        if named & set(self.PRESETS.get(canonical_name(lm) or "", {})):
+            return f"{where}: the settings for {canonical_name(lm)}."
+        if self.LAYER_RULE:
+            return f"{where}: derived by rule, {self.LAYER_RULE}."
+        return f"{where}: {self.derived_layer(lm).why}."
 
     def edit(
         self,
@@ -134,6 +157,10 @@ class Editor(ABC, Generic[H]):
         self.check(lm, edits, base=base)
         settings: H = self.settings(lm)
         report = progress or (lambda share, what: None)
+        source = self.layer_source(lm)
+        if source:
+            log.info("%s on %s: %s", self.title, lm.name, source)
+            report(0.0, source)
         with lm.overlaid(base):
             job = Job(lm, list(edits), base or Overlay.empty(), list(earlier), report)
             overlay = self.compute(job, settings)

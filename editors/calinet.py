@@ -20,7 +20,6 @@ from editors.base import Editor, Hparams, Job
 from editors.batches import RowTable
 from editors.memory_texts import sample_rows
 from editors.passes import Suffix
-from editors.prefixes import sample_prefixes
 from editors.problems import build_problems
 from language_model.adapters import AdapterModule, register_adapter
 from language_model.model import LanguageModel
@@ -75,6 +74,7 @@ class CaliNet(Editor[CaliNetSettings]):
     paper: ClassVar[str] = "2210.03329"
     kind: ClassVar[str] = "adapter"
     Settings = CaliNetSettings
+    LAYER_RULE: ClassVar[str] = "the last layer but one"
 
     def settings(self, lm: LanguageModel) -> CaliNetSettings:
         found = super().settings(lm)
@@ -83,7 +83,7 @@ class CaliNet(Editor[CaliNetSettings]):
     def compute(self, job: Job, settings: CaliNetSettings) -> Overlay:
         assert settings.layer is not None
         lm, layer = job.lm, settings.layer
-        prefixes = sample_prefixes(lm, count=settings.prefixes, seed=settings.seed)
+        prefixes = self.moments.prefixes.get(lm, count=settings.prefixes, seed=settings.seed)
         table = RowTable(lm, build_problems(lm, job.edits, prefixes, essence=()), layer)
         reminder = Reminder(lm, sample_rows(lm, self.moments, settings.retain_tokens, settings.seed), layer)
         suffix = table.suffix

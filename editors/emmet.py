@@ -20,7 +20,7 @@ from torch import Tensor
 
 from editors.base import EditRefused, Job
 from editors.memit import Memit, MemitSettings
-from editors.presets import canonical_name, middle_layer
+from editors.presets import canonical_name
 from editors.rome import PRESETS as ROME_PRESETS
 from editors.statistics import SecondMoment
 from language_model.model import LanguageModel
@@ -46,7 +46,7 @@ class Emmet(Memit):
 
     def settings(self, lm: LanguageModel) -> MemitSettings:
         preset = self.PRESETS.get(canonical_name(lm) or "", {})
-        layers = self.overrides.get("layers") or preset.get("layers") or (middle_layer(lm),)
+        layers = self.overrides.get("layers") or preset.get("layers") or (self.derived_layer(lm).layer,)
         return replace(super().settings(lm), layers=layers)
 
     def change(

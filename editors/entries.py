@@ -51,6 +51,15 @@ class Check(Base):
     warnings: Mapped[str] = mapped_column(Text)
 
 
+class Origin(Base):
+    """Why an entry changes the layers that it does; a table of its own for the same reason."""
+
+    __tablename__ = "weight_edit_origin"
+
+    entry_id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    layers: Mapped[str] = mapped_column(Text)
+
+
 @dataclass(frozen=True)
 class Entry:
     """One applied edit or batch.
@@ -62,6 +71,7 @@ class Entry:
         usable: False where it was made for another model than the one that is loaded.
         locality: the locality sample before and after; None where it was not taken.
         warnings: what was past the guard's limits when the entry was made.
+        layer_source: why these layers: as set, published, from causal tracing, or by which rule; empty where unknown.
     """
 
     id: int
@@ -80,6 +90,7 @@ class Entry:
     usable: bool
     locality: Locality | None = None
     warnings: tuple[str, ...] = ()
+    layer_source: str = ""
 
     @property
     def imported_from(self) -> str | None:
@@ -104,6 +115,7 @@ class Entry:
             "edits": [edit.to_dict() for edit in self.edits],
             "statements": [edit.statement for edit in self.edits],
             "layers": list(self.layers),
+            "layer_source": self.layer_source,
             "relative_norm": self.relative_norm,
             "norms": self.norms,
             "active": self.active,
@@ -118,7 +130,7 @@ class Entry:
         }
 
 
-def entry_of(row: Row, check: Check | None, fingerprint: str) -> Entry:
+def entry_of(row: Row, check: Check | None, fingerprint: str, origin: Origin | None = None) -> Entry:
     """A row as an entry, for the model of that fingerprint."""
     created = row.created_at if row.created_at.tzinfo else row.created_at.replace(tzinfo=UTC)
     return Entry(
@@ -138,6 +150,7 @@ def entry_of(row: Row, check: Check | None, fingerprint: str) -> Entry:
         usable=row.fingerprint == fingerprint,
         locality=_locality(check),
         warnings=tuple(json.loads(check.warnings)) if check is not None else (),
+        layer_source=origin.layers if origin is not None else "",
     )
 
 

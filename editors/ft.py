@@ -20,7 +20,6 @@ from editors.adam import RowAdam
 from editors.base import Editor, Hparams, Job
 from editors.batches import RowTable
 from editors.passes import down_projection
-from editors.prefixes import sample_prefixes
 from editors.problems import build_problems
 from language_model.architectures import weight_in_out
 from language_model.model import LanguageModel
@@ -46,6 +45,7 @@ class FtM(Editor[FtSettings]):
     title: ClassVar[str] = "FT-M"
     paper: ClassVar[str] = "2308.07269"
     Settings = FtSettings
+    LAYER_RULE: ClassVar[str] = "two thirds of the depth"
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
         "gpt2-xl": {"layer": 21},
         "gpt-j-6b": {"layer": 21},
@@ -62,7 +62,7 @@ class FtM(Editor[FtSettings]):
     def compute(self, job: Job, settings: FtSettings) -> Overlay:
         assert settings.layer is not None
         lm, layer = job.lm, settings.layer
-        prefixes = sample_prefixes(lm, count=settings.prefixes, seed=settings.seed)
+        prefixes = self.moments.prefixes.get(lm, count=settings.prefixes, seed=settings.seed)
         table = RowTable(lm, build_problems(lm, job.edits, prefixes, essence=()), layer)
         weight = weight_in_out(down_projection(lm, layer)).detach()
         unit = float(weight.float().square().mean().sqrt())

@@ -142,6 +142,7 @@ class Grace(Editor[GraceSettings]):
     paper: ClassVar[str] = "2211.11031"
     kind: ClassVar[str] = "adapter"
     Settings = GraceSettings
+    LAYER_RULE: ClassVar[str] = "three quarters of the depth"
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
         "gpt2-xl": {"layer": 35},
         "gpt-j-6b": {"layer": 25},

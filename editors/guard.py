@@ -7,21 +7,30 @@
 Locality is the share of a sample of questions about other subjects that get the unedited model's own answer, right or
 wrong: with the edits that were active before, and with the new one on top. So an entry shows both what it costs and how
 far the model has drifted in all.
+
+Size alone is no harm. A change that gives one key g times its ordinary output has |dW| / |W| of about g / (c sqrt(in)),
+c being the cosine between the key and the direction that the change works along: the same edit measures more than
+twice as much at the 1,280 inputs of our bundled model as at GPT-2 XL's 6,400; one of .67 kept every other answer. So
+the limit shrinks with the square root of a layer's inputs. And what size stands for can be measured: sequences collapse
+with norms out of all proportion (2403.07175, section 4; 2406.11263) since ordinary keys get other outputs, which the
+sample of other questions shows. Where there is a sample, a large change is therefore reported only when answers moved
+with it, two of them at least, or when it is out of all proportion.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import ClassVar, Literal
 
 from knowledge.edit import Edit
 from knowledge.errors import PalimpsestError
 from knowledge.relations import fill
 from knowledge.text import answer_matches, normalise_key
 from knowledge.world import World, load_world
+from language_model.architectures import weight_in_out
 from language_model.model import LanguageModel
 from language_model.overlay import Overlay
 from language_model.text import Prompt
@@ -92,12 +101,15 @@ class Guard:
     """Limits, and what happens past them.
 
     Args:
-        norm: largest |dW| / |W| of any module. Our editors stay below 0.1 for one fact on every model that we
-            measured; a sequence that collapses passes 1.
+        norm: from which |dW| / |W| on a module's change is large, at ``WIDTH`` inputs; other widths by 1 / sqrt(in).
         drop: largest loss of locality by one entry.
         least: smallest locality that may be left in all.
         limit: "warn" keeps the edit and says so, "refuse" throws it away.
     """
+
+    WIDTH: ClassVar[int] = 6400  # inputs of GPT-2 XL's down-projections, for which published constants are meant
+    FAR: ClassVar[float] = 10.0  # limits; a change beyond is reported whatever the sample says
+    FEW: ClassVar[int] = 8  # questions; a smaller sample does not speak for the other answers
 
     norm: float = 0.5
     drop: float = 0.1
@@ -105,13 +117,28 @@ class Guard:
     limit: Literal["warn", "refuse"] = "warn"
     sample: LocalitySample | None = None
 
-    def warnings(self, norms: dict[str, float], locality: Locality | None) -> tuple[str, ...]:
-        """What is past a limit, in words."""
+    def limits(self, lm: LanguageModel, names: Iterable[str]) -> dict[str, float]:
+        """The |dW| / |W| of each module from which on its change is large."""
+        inputs = {name: int(weight_in_out(lm.module(name)).shape[0]) for name in names}
+        return {name: self.norm * (self.WIDTH / width) ** 0.5 for name, width in inputs.items()}
+
+    def warnings(
+        self, norms: Mapping[str, float], locality: Locality | None, limits: Mapping[str, float] | None = None
+    ) -> tuple[str, ...]:
+        """What is past a limit, in words.
+
+        Args:
+            limits: by module, as :meth:`limits` gives them; without them ``norm`` counts for every module.
+        """
         found = []
-        worst = max(norms, key=lambda name: norms[name], default=None)
-        if worst is not None and norms[worst] > self.norm:
+        size = {name: norm / (limits or {}).get(name, self.norm) for name, norm in norms.items()}
+        worst = max(size, key=lambda name: size[name], default=None)
+        spoken = locality is not None and locality.n >= self.FEW
+        moved = locality is not None and (locality.before - locality.after) * locality.n > 1.5
+        if worst is not None and size[worst] > (1.0 if moved or not spoken else self.FAR):
+            limit = norms[worst] / size[worst]
             found.append(
-                f"The change of {worst} is {norms[worst]:.2f} times as large as its weight (limit {self.norm:g})."
+                f"The change of {worst} is {norms[worst]:.2f} times as large as its weight (limit {limit:.2g})."
             )
         if locality is not None:
             lost = locality.before - locality.after
@@ -127,13 +154,15 @@ class Guard:
                 )
         return tuple(found)
 
-    def check(self, norms: dict[str, float], locality: Locality | None) -> tuple[str, ...]:
-        """The warnings.
+    def check(
+        self, norms: Mapping[str, float], locality: Locality | None, limits: Mapping[str, float] | None = None
+    ) -> tuple[str, ...]:
+        """The warnings; arguments as for :meth:`warnings`.
 
         Raises:
             GuardRefused: there are some, and the guard is set to refuse.
         """
-        found = self.warnings(norms, locality)
+        found = self.warnings(norms, locality, limits)
         if found and self.limit == "refuse":
             raise GuardRefused(
                 f"The edit was thrown away, the model is as before: {' '.join(found)} "

@@ -122,6 +122,8 @@ class Objective:
         self.factors = gradient_factors(lm, fact_rows(lm, batch.edits), modules)
         self.tokens = lm.batch([row.ids[: row.start] for row in batch.rows], [row.target for row in batch.rows])
         self.row_groups = batch.groups[torch.tensor(batch.row_lesson, device=lm.device)]
+        _, group, sizes = batch.groups.unique(return_inverse=True, return_counts=True)
+        self.together = sizes[group]  # (lessons,)
         self.wanted = torch.tensor(batch.is_edit, device=lm.device)
         # The end of an answer must stay where it is, and all of an answer that is not to change.
         places = [
@@ -136,7 +138,7 @@ class Objective:
 
     def losses(self, net: Hypernetwork) -> tuple[Tensor, Tensor]:
         """Edit loss (mean over the rows that must say the target), and KL (mean over the places that must stay)."""
-        changes = net.changes(self.lm, self.batch.edits, self.factors)
+        changes = net.changes(self.lm, self.batch.edits, self.factors, together=self.together)
         overlay = grouped_overlay(changes, self.row_groups, self.batch.groups)
         logits = self.lm.forward(self.tokens, overlays=[overlay] * len(self.batch.rows))
         edit = target_losses(logits, self.batch.rows)[self.wanted].mean()
@@ -306,7 +308,7 @@ def measure(lm: LanguageModel, net: Hypernetwork, lessons: Lessons, *, count: in
         part = drawn[start : start + width]
         batch = make_batch(lm, part, [together] * -(-len(part) // together))
         objective = Objective(lm, batch, net.modules_edited)
-        changes = net.changes(lm, batch.edits, objective.factors)
+        changes = net.changes(lm, batch.edits, objective.factors, together=objective.together)
         overlay = grouped_overlay(changes, objective.row_groups, batch.groups)
         now = lm.forward(objective.tokens, overlays=[overlay] * len(batch.rows)).argmax(-1)
         before = lm.forward(objective.tokens).argmax(-1)

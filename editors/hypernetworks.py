@@ -147,8 +147,21 @@ class Hypernetwork(nn.Module):
         """Names of the modules that are changed."""
 
     @abstractmethod
-    def changes(self, lm: LanguageModel, edits: Sequence[Edit], factors: Mapping[str, Factors]) -> Changes:
-        """The change of each edit, from its gradient. Gradients flow to the network's parameters."""
+    def changes(
+        self,
+        lm: LanguageModel,
+        edits: Sequence[Edit],
+        factors: Mapping[str, Factors],
+        *,
+        together: Tensor | None = None,
+        base: Overlay | None = None,
+    ) -> Changes:
+        """The change of each edit, from its gradient. Gradients flow to the network's parameters.
+
+        Args:
+            together: (edits,) with how many edits each is made together, itself included; alone by default.
+            base: what is active already.
+        """
 
 
 class GroupedChange(AdapterModule):

@@ -13,6 +13,7 @@ down-projection moves by -lambda1 E(old) + lambda2 E(new), E being the answers' 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -21,12 +22,13 @@ from torch import Tensor
 
 from editors.base import Editor, Hparams, Job
 from editors.passes import Suffix, down_projection
-from editors.prefixes import sample_prefixes
 from editors.problems import Problem, build_problems
 from knowledge.edit import Edit
 from language_model.architectures import weight_in_out
 from language_model.model import LanguageModel
 from language_model.overlay import LowRank, Overlay
+
+TOKENS = 2048  # in one pass of the integral, padding included: more only fills memory
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class KnowledgeNeurons(Editor[KnSettings]):
 
     def compute(self, job: Job, settings: KnSettings) -> Overlay:
         lm = job.lm
-        prefixes = sample_prefixes(lm, count=settings.prefixes, seed=settings.seed)
+        prefixes = self.moments.prefixes.get(lm, count=settings.prefixes, seed=settings.seed)
         problems = build_problems(lm, job.edits, prefixes, essence=())
         total = Overlay.empty()
         for number, (edit, problem) in enumerate(zip(job.edits, problems, strict=True)):
@@ -106,19 +108,30 @@ def attributions(lm: LanguageModel, ids: tuple[int, ...], layer: int, token: int
 
     The sum over the neurons is P at their values less P at nought, as the steps grow (completeness).
     """
-    suffix = Suffix(lm, [list(ids)] * steps, layer)
+    return attributions_of_rows(lm, [ids], layer, [token], steps)[0]
+
+
+def attributions_of_rows(
+    lm: LanguageModel, rows: Sequence[Sequence[int]], layer: int, tokens: Sequence[int], steps: int
+) -> Tensor:
+    """(rows, in) :func:`attributions` of several prompts, each for its own token; all their steps in one pass."""
+    suffix = Suffix(lm, [list(row) for row in rows], layer)
     weight = weight_in_out(down_projection(lm, layer)).detach()
-    value = suffix.keys[0, -1].float()
+    device = suffix.keys.device
+    last = torch.tensor([len(row) - 1 for row in rows], device=device)
+    value = suffix.keys[torch.arange(len(rows), device=device), last].float()
     # Midpoints of the steps: the error of the sum falls with the square of their number.
-    shares = (torch.arange(steps, device=value.device) + 0.5) / steps
-    neurons = (shares[:, None] * value).requires_grad_(True)
-    every = torch.arange(steps, device=value.device)
+    shares = (torch.arange(steps, device=device) + 0.5) / steps
+    which = torch.arange(len(rows), device=device).repeat_interleave(steps)
+    neurons = (shares[None, :, None] * value[:, None]).flatten(0, 1).requires_grad_(True)
+    every = torch.arange(len(which), device=device)
     with torch.enable_grad():
-        change = ((neurons - value) @ weight.float()).to(suffix.values)
-        hidden = suffix.above(change, torch.full_like(every, len(ids) - 1), every)
-        chance = suffix.head(hidden[:, -1]).softmax(-1)[:, token]
-        (gradient,) = torch.autograd.grad(chance.sum(), neurons)
-    return value * gradient.mean(0)
+        change = ((neurons - value[which]) @ weight.float()).to(suffix.values)
+        hidden = suffix.above(change, last[which], which)
+        chance = suffix.head(hidden[every, last[which]]).softmax(-1)
+        wanted = torch.tensor(list(tokens), device=device)[which]
+        (gradient,) = torch.autograd.grad(chance[every, wanted].sum(), neurons)
+    return value * gradient.unflatten(0, (len(rows), steps)).mean(1)
 
 
 def knowledge_neurons(
@@ -130,11 +143,15 @@ def knowledge_neurons(
     forms = {problem.rows[index].form: token for index, token in zip(problem.bare, old, strict=True)}
     votes: Counter[tuple[int, int]] = Counter()
     strength: Counter[tuple[int, int]] = Counter()
-    for row in problem.rows:
-        prompt = row.ids[: row.start]
-        scores = torch.stack(
-            [attributions(lm, prompt, layer, forms[row.form], settings.steps) for layer in range(lm.num_layers)]
-        )
+    prompts = [row.ids[: row.start] for row in problem.rows]
+    wanted = [forms[row.form] for row in problem.rows]
+    at_once = max(1, TOKENS // (settings.steps * max(map(len, prompts))))
+    parts = [slice(start, start + at_once) for start in range(0, len(prompts), at_once)]
+    found = [
+        torch.cat([attributions_of_rows(lm, prompts[part], layer, wanted[part], settings.steps) for part in parts])
+        for layer in range(lm.num_layers)
+    ]
+    for scores in torch.stack(found, 1):  # (layers, in) of a prompt
         for layer, neuron in (scores > settings.threshold * scores.max()).nonzero().tolist():
             votes[layer, neuron] += 1
             strength[layer, neuron] += float(scores[layer, neuron])  # type: ignore[assignment]

@@ -27,7 +27,7 @@ from sqlalchemy.orm import Session
 
 from editors.base import Editor, Progress
 from editors.compacting import compacted
-from editors.entries import Base, Check, Entry, Row, entry_of
+from editors.entries import Base, Check, Entry, Origin, Row, entry_of
 from editors.export import export_overlay
 from editors.guard import Guard
 from knowledge.edit import Edit
@@ -76,7 +76,9 @@ class WeightLedger:
             started = time.perf_counter()
             overlay = editor.edit(self.lm, edits, base=self.overlay(), earlier=earlier, progress=progress)
             seconds = time.perf_counter() - started
-            row = self._keep(overlay, editor.name, edits, editor.overrides, before, seconds)
+            row = self._keep(
+                overlay, editor.name, edits, editor.overrides, before, seconds, editor.layer_source(self.lm)
+            )
             log.info("weight edit %d by %s: %d edits in %.1f s", row.id, editor.name, len(edits), seconds)
             return self.get(row.id)
 
@@ -100,13 +102,14 @@ class WeightLedger:
         settings: dict[str, Any],
         before: Sequence[Entry],
         seconds: float,
+        layers: str = "",
     ) -> Row:
         """Writes a computed change as a file, a row, and a row of what the guard saw; all or nothing."""
         norms = overlay.norms(self.lm)
         avoid = [*edits, *(edit for entry in before for edit in entry.edits)]
         guard = self.guard
         taken = guard.sample.measure(self.lm, self.overlay(), overlay, avoid) if guard and guard.sample else None
-        warnings = guard.check(norms, taken) if guard else ()
+        warnings = guard.check(norms, taken, guard.limits(self.lm, norms)) if guard else ()
         for warning in warnings:
             log.warning("%s: %s", method, warning)
         name = f"{uuid4().hex}.safetensors"
@@ -133,6 +136,7 @@ class WeightLedger:
                 check = Check(entry_id=row.id, sample=taken.n if taken else 0, warnings=json.dumps(warnings))
                 check.before, check.after = (taken.before, taken.after) if taken else (None, None)
                 session.merge(check)
+                session.merge(Origin(entry_id=row.id, layers=layers))
         except BaseException:
             (self.folder / name).unlink(missing_ok=True)
             raise
@@ -168,7 +172,8 @@ class WeightLedger:
             query = query.where(Row.undone.is_(False))
         with Session(self.engine) as session:
             checks = {check.entry_id: check for check in session.scalars(select(Check))}
-            return [self._entry(row, checks.get(row.id)) for row in session.scalars(query)]
+            origins = {origin.entry_id: origin for origin in session.scalars(select(Origin))}
+            return [self._entry(row, checks.get(row.id), origins.get(row.id)) for row in session.scalars(query)]
 
     def get(self, entry_id: int) -> Entry:
         """One entry, undone or not.
@@ -177,7 +182,8 @@ class WeightLedger:
             LedgerError: there is none of that number.
         """
         with Session(self.engine) as session:
-            return self._entry(self._find(session, entry_id), session.get(Check, entry_id))
+            found = self._find(session, entry_id)
+            return self._entry(found, session.get(Check, entry_id), session.get(Origin, entry_id))
 
     def set_active(self, entry_id: int, active: bool) -> Entry:
         """Switches an entry on or off.
@@ -254,7 +260,7 @@ class WeightLedger:
             for name, value in values.items():
                 setattr(row, name, value)
             session.flush()
-            return self._entry(row, session.get(Check, entry_id))
+            return self._entry(row, session.get(Check, entry_id), session.get(Origin, entry_id))
 
     def _find(self, session: Session, entry_id: int) -> Row:
         row = session.get(Row, entry_id)
@@ -285,5 +291,5 @@ class WeightLedger:
                 ) from error
         return self._overlays[entry_id]
 
-    def _entry(self, row: Row, check: Check | None = None) -> Entry:
-        return entry_of(row, check, self.lm.fingerprint)
+    def _entry(self, row: Row, check: Check | None = None, origin: Origin | None = None) -> Entry:
+        return entry_of(row, check, self.lm.fingerprint, origin)

@@ -12,60 +12,33 @@ where edits are made.
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from editors.base import EditRefused
+from editors.located import PLACES, Located, load_located, located_path, save_located
 from editors.rewrites import Row, forms_of, tokenise
 from knowledge.edit import Edit
 from knowledge.world import World
 from language_model.model import LanguageModel
 
-PLACES = ("first subject token", "last subject token", "after the subject", "last token")
 KINDS = ("feed-forward", "attention", "block")
 
-
-@dataclass(frozen=True)
-class Located:
-    """What tracing found.
-
-    Attributes:
-        effects: by kind of module, (layers, places) mean indirect effect: probability of the answer won back.
-        clean, corrupted: mean probability of the answer without and with the noise.
-        window: layers set back together, for feed-forwards and attention.
-    """
-
-    model: str
-    fingerprint: str
-    facts: int
-    noise: float
-    window: int
-    clean: float
-    corrupted: float
-    effects: dict[str, list[list[float]]]
-
-    @property
-    def layer(self) -> int:
-        """The layer whose feed-forwards matter most at the subject's last token, and which others can still read."""
-        values = [row[PLACES.index("last subject token")] for row in self.effects["feed-forward"]]
-        return max(range(max(1, len(values) - 1)), key=lambda layer: values[layer])
-
-    @property
-    def layers(self) -> tuple[int, ...]:
-        """The consecutive layers that end there, for methods that spread an edit."""
-        count = len(self.effects["feed-forward"])
-        width = 5 if count >= 24 else 3
-        return tuple(range(max(0, self.layer - width + 1), self.layer + 1))
-
-    def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "layer": self.layer, "layers": list(self.layers), "places": list(PLACES)}
+__all__ = [
+    "KINDS",
+    "PLACES",
+    "Located",
+    "facts_known",
+    "load_located",
+    "locate",
+    "located_path",
+    "save_located",
+    "save_plot",
+]
 
 
 def facts_known(lm: LanguageModel, world: World, *, count: int = 40, seed: int = 0, tried: int = 400) -> list[Edit]:
@@ -208,33 +181,6 @@ class _Tracer:
         changes[self.lm.architecture.embedding] = corrupt
         logits = self.lm.trace([self.prompt] * rows, change_outputs=changes).logits[:, -1]
         return logits.float().softmax(-1)[:, self.token].view(groups, self.samples).mean(1).cpu()
-
-
-# ------------------------------------------------------------------------------------------- kept, and drawn
-
-
-def located_path(folder: Path, fingerprint: str) -> Path:
-    return folder / f"located-{fingerprint[:16]}.json"
-
-
-def save_located(found: Located, folder: Path) -> Path:
-    """Keeps the result beside the model's second moments."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = located_path(folder, found.fingerprint)
-    path.write_text(json.dumps(found.to_json(), indent=1), encoding="utf-8")
-    return path
-
-
-def load_located(lm: LanguageModel, folder: Path | None) -> Located | None:
-    """What tracing found for this very model, where it was traced before."""
-    path = located_path(folder, lm.fingerprint) if folder is not None else None
-    if path is None or not path.is_file():
-        return None
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        return Located(**{name: data[name] for name in Located.__dataclass_fields__})
-    except (ValueError, KeyError, TypeError, OSError):
-        return None  # damaged: as if it had never been traced
 
 
 def save_plot(found: Located, path: Path) -> Path:

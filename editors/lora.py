@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 
 from editors.base import Editor, EditRefused, Hparams, Job
-from editors.prefixes import sample_prefixes
 from editors.problems import build_problems
 from editors.rewrites import Row
 from language_model.model import LanguageModel
@@ -47,7 +46,7 @@ class Lora(Editor[LoraSettings]):
     Settings = LoraSettings
 
     def compute(self, job: Job, settings: LoraSettings) -> Overlay:
-        prefixes = sample_prefixes(job.lm, count=settings.prefixes, seed=settings.seed)
+        prefixes = self.moments.prefixes.get(job.lm, count=settings.prefixes, seed=settings.seed)
         problems = build_problems(job.lm, job.edits, prefixes, essence=())
         rows = [row for problem in problems for row in problem.rows]
         weights = [weight for problem in problems for weight in problem.weights]

@@ -20,7 +20,6 @@ from torch import Tensor
 
 from editors.base import Editor, EditRefused, Hparams, Job
 from editors.keys import Activations, mean_by_group, subject_activations
-from editors.prefixes import sample_prefixes
 from editors.presets import SHALLOW, layer_window, patient
 from editors.problems import ESSENCE, Problem, build_problems
 from editors.statistics import SecondMoment
@@ -35,7 +34,7 @@ VALUES = ValueSettings(clamp=0.75, reference="hidden")  # the released settings 
 class MemitSettings(Hparams):
     """MEMIT's settings; the defaults are the paper's for GPT-2 XL, made relative."""
 
-    layers: tuple[int, ...] | None = None  # consecutive; None: derived from the model's depth
+    layers: tuple[int, ...] | None = None  # consecutive; None: up to a causal trace's layer, or derived from the depth
     prefixes: int = 5  # as released: fewer than ROME, since a batch holds many rows already
     prefix_lengths: tuple[int, ...] = (10,)
     essence: tuple[str, ...] = ESSENCE
@@ -97,7 +96,9 @@ class Memit(Editor[MemitSettings]):
         found = super().settings(lm)
         if found.layers:
             return found
-        found = replace(found, layers=layer_window(lm), values=patient(lm, found.values))
+        found = replace(
+            found, layers=layer_window(lm, ends_at=self.derived_layer(lm).layer), values=patient(lm, found.values)
+        )
         if lm.num_layers > SHALLOW or "weight" in self.overrides:
             return found
         # the published balance holds back most of a change; on our bundled model (6 layers, 20 edits) it gave .75
@@ -107,7 +108,9 @@ class Memit(Editor[MemitSettings]):
     def compute(self, job: Job, settings: MemitSettings) -> Overlay:
         assert settings.layers is not None
         lm, layers = job.lm, sorted(settings.layers)
-        prefixes = sample_prefixes(lm, count=settings.prefixes, lengths=settings.prefix_lengths, seed=settings.seed)
+        prefixes = self.moments.prefixes.get(
+            lm, count=settings.prefixes, lengths=settings.prefix_lengths, seed=settings.seed
+        )
         problems = build_problems(lm, job.edits, prefixes, essence=settings.essence)
         spread = Spread(lm, problems, layers)
         values = optimise_values(lm, problems, layers[-1], settings.values, job.part(0.0, 0.6))

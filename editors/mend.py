@@ -155,7 +155,15 @@ class MendNet(Hypernetwork):
             self.inputs[number].update(factors[name].x)  # type: ignore[operator]
             self.deltas[number].update(factors[name].delta)  # type: ignore[operator]
 
-    def changes(self, lm: LanguageModel, edits: Sequence[Edit], factors: Mapping[str, Factors]) -> Changes:
+    def changes(
+        self,
+        lm: LanguageModel,
+        edits: Sequence[Edit],
+        factors: Mapping[str, Factors],
+        *,
+        together: Tensor | None = None,
+        base: Overlay | None = None,
+    ) -> Changes:
         made: Changes = {}
         for number, (name, shape) in enumerate(self.shapes.items()):
             taken = factors[name]
@@ -189,15 +197,21 @@ class Mend(Editor[MendSettings]):
         """
         return load_network(self.Net, lm, [TRAINED, self.moments.cache_dir])
 
+    def read_under(self, job: Job, edits: Sequence[Edit]) -> Overlay | None:
+        """What is active while the gradients of ``edits`` are taken: all earlier edits."""
+        return job.base
+
     def compute(self, job: Job, settings: MendSettings) -> Overlay:
         net = self.network(job.lm)
         pieces: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in net.modules_edited}
         for start in range(0, len(job.edits), settings.chunk):
             job.progress(start / len(job.edits), f"gradients: edit {start + 1} of {len(job.edits)}")
             edits = job.edits[start : start + settings.chunk]
-            factors = gradient_factors(job.lm, fact_rows(job.lm, edits), net.modules_edited)
+            with job.lm.overlaid(self.read_under(job, edits)):
+                factors = gradient_factors(job.lm, fact_rows(job.lm, edits), net.modules_edited)
+            together = torch.full((len(edits),), len(job.edits), device=job.lm.device)
             with torch.no_grad():
-                for name, (u, v, _) in net.changes(job.lm, edits, factors).items():
+                for name, (u, v, _) in net.changes(job.lm, edits, factors, together=together, base=job.base).items():
                     pieces[name].append((settings.strength * u.T.cpu(), v.cpu()))
         return Overlay(
             {

@@ -4,17 +4,28 @@
 
 They are sampled from the model itself, so that they look like what it has seen; the bare prompt (an empty prefix)
 comes first. Sampling uses a generator of its own: the same seed gives the same texts, and nobody's random state moves.
+
+    store = PrefixStore(folder)
+    store.get(lm, count=20, lengths=(5, 10), seed=0)         # the same, sampled once a model
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
+import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
 from language_model.model import LanguageModel
 
+log = logging.getLogger(__name__)
+
+_FORMAT = "1"  # part of the cache key; raise it when sampling changes
 _OPENERS = ("The", "In", "It", "Because", "I", "You", "A", "There", "He", "When")  # MEMIT's kind: plain first words
 _UNWANTED = re.compile(r"[{}<>|\[\]]|\s+")
 
@@ -62,3 +73,67 @@ def _continue(
             text = lm.tokenizer.decode(row, skip_special_tokens=True)
             results[index] = _UNWANTED.sub(" ", text.replace("�", "")).strip()
     return results
+
+
+class PrefixStore:
+    """Prefixes sampled before, by model, precision and settings: in memory, and in a folder where there is one.
+
+    Args:
+        folder: where they are kept; None keeps them in this object only.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder
+        self._known: dict[str, tuple[str, ...]] = {}
+
+    def get(
+        self,
+        lm: LanguageModel,
+        *,
+        count: int = 20,
+        lengths: Sequence[int] = (5, 10),
+        seed: int = 0,
+        temperature: float = 1.0,
+    ) -> tuple[str, ...]:
+        """What :func:`sample_prefixes` gives for the same arguments."""
+        if count <= 0:
+            return ("",)
+        settings = (_FORMAT, lm.fingerprint, str(lm.dtype), count, tuple(lengths), seed, temperature)
+        name = hashlib.sha256(repr(settings).encode()).hexdigest()[:32]
+        if name not in self._known:
+            self._known[name] = self._read(name) or self._sample(
+                lm, name, count=count, lengths=lengths, seed=seed, temperature=temperature
+            )
+        return self._known[name]
+
+    def _sample(
+        self, lm: LanguageModel, name: str, *, count: int, lengths: Sequence[int], seed: int, temperature: float
+    ) -> tuple[str, ...]:
+        texts = sample_prefixes(lm, count=count, lengths=lengths, seed=seed, temperature=temperature)
+        path = self._path(name)
+        if path is not None:
+            part = path.with_name(f"{path.name}.{os.getpid()}.part")
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                part.write_text(json.dumps(texts, ensure_ascii=False), encoding="utf-8")
+                part.replace(path)
+            except OSError as error:  # a full disk costs the next session some seconds, not this one its edit
+                log.warning("Prefixes cannot be kept in %s: %s", path, error)
+                part.unlink(missing_ok=True)
+        return texts
+
+    def _read(self, name: str) -> tuple[str, ...] | None:
+        path = self._path(name)
+        if path is None or not path.is_file():
+            return None
+        try:
+            texts = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            texts = None
+        if isinstance(texts, list) and texts[:1] == [""] and all(isinstance(text, str) for text in texts):
+            return tuple(texts)
+        log.warning("Prefixes in %s cannot be read; they are sampled again.", path)
+        return None
+
+    def _path(self, name: str) -> Path | None:
+        return self.folder / f"prefixes-{name}.json" if self.folder else None

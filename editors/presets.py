@@ -6,9 +6,11 @@ no name, and a fine-tuned GPT-J is still best edited where GPT-J is.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from editors.located import load_located
 from language_model.model import LanguageModel
 
 if TYPE_CHECKING:  # values imports base, and base imports this module
@@ -58,6 +60,37 @@ def middle_layer(lm: LanguageModel) -> int:
     """
     layers = lm.num_layers
     return max(0, min(layers - 2, layers // 2 if layers <= SHALLOW else round(0.3 * layers)))
+
+
+@dataclass(frozen=True)
+class DerivedLayer:
+    """The layer to edit in a model that no paper has tuned.
+
+    Attributes:
+        why: how it was found, in words for the user.
+    """
+
+    layer: int
+    traced: bool
+    why: str
+
+
+def derived_layer(lm: LanguageModel, folder: Path | None) -> DerivedLayer:
+    """The layer that causal tracing found for this very model, where it was traced; otherwise :func:`middle_layer`.
+
+    Args:
+        folder: where ``python -m app locate`` keeps its results: beside the second moments.
+    """
+    found = load_located(lm, folder)
+    if found is not None and found.telling:
+        return DerivedLayer(found.layer, True, f"layer from causal tracing of this model ({found.facts} facts)")
+    rule = "half of the depth" if lm.num_layers <= SHALLOW else "three tenths of the depth"
+    missing = "has not been traced" if found is None else "was traced, but nothing came back at the subject"
+    return DerivedLayer(
+        middle_layer(lm),
+        False,
+        f"derived by rule, {rule}: no paper tuned this model, and it {missing} (python -m app locate --model NAME)",
+    )
 
 
 def patient(lm: LanguageModel, values: ValueSettings) -> ValueSettings:

@@ -24,8 +24,7 @@ from torch import Tensor
 
 from editors.base import Editor, Hparams, Job
 from editors.keys import mean_by_group, subject_activations
-from editors.prefixes import sample_prefixes
-from editors.presets import middle_layer, patient
+from editors.presets import patient
 from editors.problems import ESSENCE, build_problems
 from editors.values import ValueSettings, check_layer, optimise_values
 from language_model.model import LanguageModel
@@ -41,7 +40,7 @@ VALUES = ValueSettings()
 class RomeSettings(Hparams):
     """ROME's settings; the defaults are the paper's for GPT-2 XL, made relative (see ``values``)."""
 
-    layer: int | None = None  # None: derived from the model's depth
+    layer: int | None = None  # None: from a causal trace of the model, or derived from its depth
     key: KeyChoice = "mean"  # where the key is taken: see the module
     prefixes: int = 20  # sampled texts before the prompt
     prefix_lengths: tuple[int, ...] = (5, 10)  # in tokens, equal shares
@@ -102,14 +101,16 @@ class Rome(Editor[RomeSettings]):
             found = replace(found, key=self.default_key)
         if found.layer is not None:
             return found
-        return replace(found, layer=middle_layer(lm), values=patient(lm, found.values))
+        return replace(found, layer=self.derived_layer(lm).layer, values=patient(lm, found.values))
 
     def compute(self, job: Job, settings: RomeSettings) -> Overlay:
         """Several edits are a sequence: values are found together, changes made one after another, each exact."""
         assert settings.layer is not None
         lm, layer = job.lm, settings.layer
         check_layer(lm, layer)
-        prefixes = sample_prefixes(lm, count=settings.prefixes, lengths=settings.prefix_lengths, seed=settings.seed)
+        prefixes = self.moments.prefixes.get(
+            lm, count=settings.prefixes, lengths=settings.prefix_lengths, seed=settings.seed
+        )
         problems = build_problems(lm, job.edits, prefixes, essence=settings.essence)
         rows = [row for problem in problems for row in (*problem.rows, *problem.essence)]
         groups = [number for number, problem in enumerate(problems) for _ in (*problem.rows, *problem.essence)]

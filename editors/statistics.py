@@ -26,6 +26,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from editors.passes import capture, key_width
+from editors.prefixes import PrefixStore
 from knowledge.errors import PalimpsestError
 from language_model.model import LanguageModel
 from language_model.text import Prompt
@@ -128,6 +129,7 @@ class MomentStore:
         self.corpus = corpus
         self.cache_dir = cache_dir
         self.sample_tokens = sample_tokens
+        self.prefixes = PrefixStore(cache_dir)  # texts that editors put before a prompt, kept in the same folder
         self._known: dict[str, SecondMoment] = {}
         self._samples: dict[str, tuple[list[list[int]], str]] = {}
 

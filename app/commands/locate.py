@@ -44,17 +44,38 @@ def locate(
     kept = save_located(found, settings.data / "statistics")
     picture = save_plot(found, plot) if plot else None
     published = canonical_name(lm)
+    used = _used(lm, kept.parent)
     if json_:
-        emit({**found.to_json(), "published": published, "kept": str(kept), "plot": str(picture) if picture else None})
+        emit(
+            {
+                **found.to_json(),
+                "published": published,
+                "kept": str(kept),
+                "plot": str(picture) if picture else None,
+                "editors": used,
+            }
+        )
         return
     at = [f"{row[1]:.3f}" for row in found.effects["feed-forward"]]
     table(("layer", "effect of the feed-forwards at the subject's last token"), list(enumerate(at)))
     typer.echo(f"P(answer): {found.clean:.2f} clean, {found.corrupted:.2f} corrupted, {found.facts} facts.")
     typer.echo(f"Edits of one layer: {found.layer}. Edits over several: {', '.join(map(str, found.layers))}.")
+    for title, source in used.items():
+        typer.echo(f"{title}: {source}")
     if published:
         typer.echo(f"This model has the shape of {published}; where a paper gives its layers, those count.")
     if picture:
         typer.echo(f"The plot is in {picture}.")
+
+
+def _used(lm: LanguageModel, folder: Path) -> dict[str, str]:
+    """What the editors that write at the subject make of the result, by title."""
+    from editors.registry import get_editor
+    from editors.statistics import MomentStore
+
+    store = MomentStore(cache_dir=folder)
+    editors = [get_editor(name, moments=store) for name in ("r-rome", "memit", "emmet", "alphaedit")]
+    return {editor.title: editor.layer_source(lm) for editor in editors}
 
 
 def _from_file(lm: LanguageModel, path: Path, count: int) -> list[Edit]:

@@ -16,6 +16,7 @@ from editors.registry import get_editor
 from knowledge.world import load_world
 from language_model.model import LanguageModel
 from language_model.overlay import LowRank, Overlay
+from language_model.tiny import tiny_model
 from tests.editors.helpers import capital_edit
 
 QUICK: dict[str, Any] = {"layer": 0, "steps": 2, "refuse_known": False}
@@ -45,12 +46,12 @@ def test_an_entry_keeps_its_size_and_its_locality(tiny_chat_lm: LanguageModel, t
 
 
 def test_past_the_limit_it_warns_or_refuses(tiny_chat_lm: LanguageModel, tmp_path: Path) -> None:
-    ledger = make(tiny_chat_lm, tmp_path, Guard(norm=0.5, sample=LocalitySample(6)))
+    ledger = make(tiny_chat_lm, tmp_path, Guard(sample=LocalitySample(6)))
     entry = ledger.add(wreck(tiny_chat_lm), source="elsewhere")
     assert "times as large as its weight" in entry.warnings[0]
     assert "other answers changed" in entry.warnings[1]
     ledger.undo(entry.id)
-    ledger.guard = Guard(norm=0.5, limit="refuse")
+    ledger.guard = Guard(limit="refuse")
     files = set(ledger.folder.iterdir())
     with pytest.raises(GuardRefused, match="the model is as before"):
         ledger.add(wreck(tiny_chat_lm), source="elsewhere")
@@ -66,6 +67,28 @@ def test_one_changed_answer_of_a_small_sample_is_no_evidence() -> None:
     assert "earlier edits" in guard.warnings({}, Locality(0.62, 0.6, 50))[0]
     assert guard.warnings({"a": 0.4}, None) == ()
     assert guard.warnings({"a": 0.6}, None)
+
+
+def test_a_large_change_is_reported_when_other_answers_moved_or_cannot_be_asked() -> None:
+    guard, norms, limits = Guard(), {"a": 0.67, "b": 0.1}, {"a": 0.5, "b": 0.5}
+    assert guard.warnings(norms, Locality(1.0, 1.0, 24), limits) == ()
+    assert guard.warnings(norms, Locality(1.0, 23 / 24, 24), limits) == ()  # one answer is no evidence
+    (warning,) = guard.warnings(norms, Locality(1.0, 22 / 24, 24), limits)  # two are, beside a large change
+    assert "change of a is 0.67 times" in warning
+    assert guard.warnings({"a": 0.4}, Locality(1.0, 22 / 24, 24), limits) == ()
+    assert guard.warnings(norms, None, limits)
+    assert guard.warnings(norms, Locality(1.0, 1.0, 3), limits)  # three questions do not speak for all others
+    assert guard.warnings({"a": 5.1}, Locality(1.0, 1.0, 24), limits)  # out of all proportion
+
+
+def test_the_limit_follows_the_width_of_the_layer(tiny_chat_lm: LanguageModel) -> None:
+    """Twice the inputs, the same edit: half the square of |dW| / |W|."""
+    name = tiny_chat_lm.architecture.down(1)
+    wide = tiny_model("gpt2", n_inner=512)
+    guard = Guard(norm=0.5)
+    narrow_limit, wide_limit = guard.limits(tiny_chat_lm, [name])[name], guard.limits(wide, [name])[name]
+    assert narrow_limit == pytest.approx(0.5 * (6400 / 128) ** 0.5)
+    assert narrow_limit == pytest.approx(2 * wide_limit)
 
 
 def test_the_sample_names_no_edited_subject(tiny_chat_lm: LanguageModel) -> None:
