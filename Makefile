@@ -56,8 +56,14 @@ train: $(VENV)/.run ## train the bundled model again (about 110 minutes on 2 cor
 report: $(VENV)/.run ## measure the bundled model: the table of its card
 	$(BIN)/python -m app train bundled --report
 
+bench: $(VENV)/.run ## measure memory, gate, chains and SERAC: the tables of docs/results.md (tens of minutes)
+	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.gate --world 400
+	$(BIN)/python -m benchmarks.multihop
+	$(BIN)/python -m benchmarks.serac
+
 docker: ## build and start the container, data kept in the volume "palimpsest"
-	docker build -t palimpsest . && docker run --rm -p 7860:7860 -v palimpsest:/data palimpsest
+	docker build -t palimpsest . && docker run --rm -p 127.0.0.1:7860:7860 -v palimpsest:/data palimpsest
 
 clean: ## remove the environment and caches (not your data)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

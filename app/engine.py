@@ -71,7 +71,12 @@ class Engine:
                 from memory.store import FactStore
 
                 self.settings.data.mkdir(parents=True, exist_ok=True)
-                self._store = FactStore(self.settings.url, self.embedder, index_folder=self.settings.data / "index")
+                self._store = FactStore(
+                    self.settings.url,
+                    self.embedder,
+                    index_folder=self.settings.data / "index",
+                    index_switch=self.settings.index_switch,
+                )
             return self._store
 
     @cached_property

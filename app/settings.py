@@ -59,6 +59,9 @@ class Settings(BaseSettings):
         min_length=1,
         description="Sentence encoder that finds facts again.",
     )
+    index_switch: int = Field(
+        200_000, ge=1_000, description="Facts from which the index is compressed: faster, recall near 1 instead of 1."
+    )
     threshold: float | None = Field(None, ge=-1, le=1, description="Gate threshold; empty uses the calibrated one.")
     mode: Mode = Field("auto", description="Routing: auto, memory, weights, both or base.")
     strategy: str = Field("auto", description="How memory answers: auto, or the name of a strategy.")

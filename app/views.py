@@ -24,6 +24,13 @@ class GateJson(TypedDict):
     threshold: float
 
 
+class RouteJson(TypedDict):
+    """The way that the router chose, and why."""
+
+    strategy: str  # "model" for the plain model
+    reason: str
+
+
 class ChosenJson(TypedDict):
     """What was asked for beside the question; kept with an answer of the chat."""
 
@@ -42,6 +49,7 @@ class AnswerJson(TypedDict):
     steps: list[dict[str, Any]]
     weight_edits: list[dict[str, Any]]
     seconds: float
+    route: NotRequired[RouteJson]  # not in answers of older chats
     chosen: NotRequired[ChosenJson]
 
 
@@ -265,6 +273,16 @@ class ProbeRow:
     prompt: str
     expected: str
     answers: dict[str, ProbeAnswer]
+
+
+@dataclass(frozen=True)
+class ProbeLine:
+    """A question of a comparison before it is asked; users change these and add their own."""
+
+    fact: int  # which of the comparison's facts it is about, from 0
+    kind: str
+    prompt: str
+    expected: str = ""  # empty, where nothing may change: what the unedited model answers
 
 
 @dataclass(frozen=True)

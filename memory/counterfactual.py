@@ -78,12 +78,12 @@ class Counterfactual:
         except (OSError, SafetensorError, KeyError) as error:
             raise IndexFileError(
                 f"SERAC's counterfactual model {path} cannot be read ({error}). "
-                "Run 'python -m benchmarks.serac --train' to make it."
+                "Run 'python -m app train serac' to make it."
             ) from error
         if encoder != embedder.id:
             raise IndexFileError(
                 f"SERAC's counterfactual model was trained for the encoder {encoder}, not for {embedder.id}. Use that "
-                "encoder, or run 'python -m benchmarks.serac --train' for this one."
+                "encoder, or run 'python -m app train serac' for this one."
             )
         return cls(embedder, weight.astype(np.float32), bias.astype(np.float32))
 

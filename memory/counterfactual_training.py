@@ -62,6 +62,17 @@ def _about(relation: Relation, edit: Fact, other: str, rng: random.Random, unsee
     return [(Case(text, edit.subject, edit.object), choice) for text, choice in texts]
 
 
+def measure(model: Counterfactual, world: World, *, each: int = 6, seed: int = 1) -> dict[Choice, tuple[float, int]]:
+    """Share of the world's held-out wordings that get the right choice, and how many there were, by that choice."""
+    held_out = cases(world, random.Random(seed), each, unseen=True)
+    found = [choice for choice, _ in model.choose([case for case, _ in held_out])]
+    out: dict[Choice, tuple[float, int]] = {}
+    for kind in CHOICES:
+        flags = [got == kind for got, (_, want) in zip(found, held_out, strict=True) if want == kind]
+        out[kind] = (sum(flags) / max(1, len(flags)), len(flags))
+    return out
+
+
 def train(
     world: World, embedder: Embedder, *, seed: int = 0, each: int = 12, progress: Progress | None = None
 ) -> Counterfactual:

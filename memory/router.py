@@ -172,7 +172,8 @@ class Router:
         ):
             if isinstance(item, Answer):
                 name = "model" if item.source == "model" and not item.steps else item.strategy
-                item = replace(item, strategy=name, seconds=time.perf_counter() - start)
+                told = {"strategy": route.strategy, "reason": route.reason}
+                item = replace(item, strategy=name, seconds=time.perf_counter() - start, route=told)
                 if overlay is not None:
                     item = with_weight_edits(item, self._weight_edits())
             yield item

@@ -32,9 +32,13 @@ from memory.mentions import Span, locate
 FILLER = "it"  # stands where the subject stood
 FEATURES = (
     "cos_prompt", "cos_question", "cos_best", "log_agreement", "log_posterior", "own", "rival", "margin_fact",
-    "margin_own", "fact_confidence", "query_confidence", "fact_in_bank", "relation_known",
+    "margin_own", "fact_confidence", "query_confidence", "fact_in_bank", "relation_known", "log_line", "log_density",
+    "log_both", "log_agreement_both", "margin_usual", "margin_density", "density_rival",
 )  # fmt: skip
 SHIPPED = Path(__file__).parent / "data" / "scope.safetensors"
+_UNUSUAL = 1.5  # nats against what is asked of other kinds of subjects: "Who directed it?" of a painting
+_SHARPNESS = 18.0  # of the kernels of a density
+_EMPTY = -30.0  # log density of a group without wordings
 _NO_MENTION = -9.0  # added to the logit when the subject is not named
 _EXTENDED = -1.5  # when a neighbouring capital suggests a longer, different name
 _SLIP = -8.0  # times the missing quality of a mention
@@ -65,6 +69,12 @@ class Bank:
     classifier: Matrix  # (dim, groups): a linear softmax from vector to group
     compatible: NDArray[np.bool_]  # (groups, groups): may one subject have both relations?
     near: NDArray[np.bool_]  # (groups, groups): too close to be told apart, itself included
+    kin: NDArray[np.bool_]  # (groups, groups): of the very same kind of subject, itself included
+
+    def __post_init__(self) -> None:
+        order = np.argsort(self.group, kind="stable")  # wordings of a group side by side, for :meth:`compare`
+        object.__setattr__(self, "vectors", np.ascontiguousarray(self.vectors[order]))
+        object.__setattr__(self, "group", self.group[order])
 
     @property
     def present(self) -> NDArray[np.bool_]:
@@ -73,13 +83,30 @@ class Bank:
         here[np.unique(self.group)] = True
         return here
 
-    def posterior(self, vectors: Matrix, allowed: NDArray[np.bool_]) -> Matrix:
-        """Probability of each group for each vector, shape (n, groups), among the allowed ones."""
-        logits = np.where(allowed & self.present, vectors @ self.classifier, -1e9)
-        logits -= logits.max(1, keepdims=True)
-        out: Matrix = np.exp(logits)
-        out /= out.sum(1, keepdims=True)
+    def logits(self, vectors: Matrix) -> Matrix:
+        """What the linear classifier says of each group, shape (n, groups)."""
+        out: Matrix = vectors @ self.classifier
         return out
+
+    def compare(self, vectors: Matrix) -> tuple[Matrix, Matrix]:
+        """Each vector against the wordings of each group, two matrices of shape (n, groups).
+
+        Returns:
+            The cosine to the nearest wording (-1 for a group without any), and the logarithm of the density of the
+            group's wordings around the vector: a sum of kernels exp(18 (cosine - 1)) over the root of their number.
+        """
+        here, starts = np.unique(self.group, return_index=True)
+        root = np.sqrt(np.diff([*starts, len(self.group)]))
+        distinct, place = np.unique(vectors, axis=0, return_inverse=True)
+        nearest = np.full((len(distinct), len(self.near)), -1, dtype=np.float32)
+        density = np.full((len(distinct), len(self.near)), _EMPTY, dtype=np.float32)
+        for at in range(0, len(distinct), 1024):  # a block at a time: the bank has thousands of wordings
+            cosines = distinct[at : at + 1024] @ self.vectors.T
+            nearest[at : at + 1024, here] = np.maximum.reduceat(cosines, starts, axis=1)
+            kernels = np.exp(_SHARPNESS * (cosines - 1))
+            density[at : at + 1024, here] = np.log(np.add.reduceat(kernels, starts, axis=1) / root + 1e-9)
+        place = place.ravel()
+        return nearest[place], density[place]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,36 +140,63 @@ def features(bank: Bank, query: Matrix, prompt: Matrix, question: Matrix, known:
     fact = prompt + question
     fact = fact / np.linalg.norm(fact, axis=1, keepdims=True)
     anything = np.ones((len(query), len(bank.near)), dtype=bool)
-    guess = bank.posterior(fact, anything)
+    guess = softmax(bank.logits(fact), anything & bank.present)
     told = (known >= 0) & bank.present[np.maximum(known, 0)]
     guess = np.where(told[:, None], np.eye(len(bank.near), dtype=np.float32)[np.maximum(known, 0)], guess)
-    group = guess.argmax(1)
-    sure = guess.max(1)
-    allowed = bank.compatible[group] | (sure < 0.5)[:, None]  # what else the question might ask of such a subject
-    asked = bank.posterior(query, allowed)
-    likeness = query @ bank.vectors.T
-    here = allowed[:, bank.group]
-    other = ~bank.near[group][:, bank.group]
-    own = np.where((bank.group[None] == group[:, None]) & here, likeness, -1).max(1)
-    rival = np.where(other & here, likeness, -1).max(1)
+    group, sure = guess.argmax(1), guess.max(1)
+    unsure = (sure < 0.5)[:, None]
+    allowed = (bank.compatible[group] | unsure) & bank.present  # what else the question might ask of such a subject
+    usual = np.where(bank.kin[group] | unsure, 0, -_UNUSUAL).astype(np.float32)
+    near = bank.near[group]
+    other = allowed & ~near
+
+    logits = bank.logits(query)
+    nearest, density = bank.compare(query)
+    plain = softmax(logits, allowed)
+    by_line, by_density = softmax(logits + usual, allowed), softmax(density + usual, allowed)
+    both = by_line * by_density
+    both /= both.sum(1, keepdims=True) + 1e-12
+    own = np.where(allowed[rows, group], nearest[rows, group], -1)
+    rival = np.where(other, nearest, -1).max(1)
+    usual_rival = np.where(other & bank.kin[group], nearest, -1).max(1)
+    dense_rival = np.where(other, density + usual, _EMPTY).max(1)
     cos_prompt, cos_question = (query * prompt).sum(1), (query * question).sum(1)
     best = np.maximum(cos_prompt, cos_question)
+
+    def log(share: Matrix) -> Matrix:
+        out: Matrix = np.log(share + 1e-4)
+        return out
+
     columns = [
         cos_prompt,
         cos_question,
         best,
-        np.log((asked * guess).sum(1) + 1e-4),
-        np.log(asked[rows, group] + 1e-4),
+        log((plain * guess).sum(1)),
+        log(plain[rows, group]),
         own,
         rival,
         best - rival,
         own - rival,
         sure,
-        asked.max(1),
-        (fact @ bank.vectors.T).max(1),
+        plain.max(1),
+        bank.compare(fact)[0].max(1),
         told.astype(np.float32),
+        log((by_line * near).sum(1)),
+        log((by_density * near).sum(1)),
+        log((both * near).sum(1)),
+        log((both * guess).sum(1)),
+        own - usual_rival,
+        density[rows, group] - dense_rival,
+        dense_rival,
     ]
     return np.stack(columns, axis=1).astype(np.float32)
+
+
+def softmax(logits: Matrix, allowed: NDArray[np.bool_]) -> Matrix:
+    """Probabilities among the allowed groups, shape (n, groups)."""
+    out: Matrix = np.where(allowed, logits, -1e9)
+    out = np.exp(out - out.max(1, keepdims=True))
+    return out / out.sum(1, keepdims=True)
 
 
 class ScopeHead:
@@ -196,6 +250,7 @@ class ScopeHead:
             real["classifier"],
             tensors["compatible"].astype(bool),
             tensors["near"].astype(bool),
+            tensors["kin"].astype(bool),
         )
         network = Network(*(tensors[name] for name in Network.__slots__))
         return cls(embedder, bank, network, meta["groups"], load_calibration(embedder.id, path.parent))
@@ -209,6 +264,7 @@ class ScopeHead:
             "classifier": self.bank.classifier.astype(np.float16),
             "compatible": self.bank.compatible.astype(np.uint8),
             "near": self.bank.near.astype(np.uint8),
+            "kin": self.bank.kin.astype(np.uint8),
             **{name: np.ascontiguousarray(getattr(self.network, name), np.float32) for name in Network.__slots__},
         }
         path.parent.mkdir(parents=True, exist_ok=True)

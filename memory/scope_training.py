@@ -65,7 +65,8 @@ class _Material:
         self.by_group: dict[int, dict[str, list[int]]] = {}
         for sense in vocabulary.senses:
             nouns = tuple(f"What is {noun}?" for noun in sense.noun)
-            for part, wordings in (("cloze", sense.cloze), ("question", sense.question), ("noun", nouns)):
+            lists = (("cloze", sense.cloze), ("question", sense.question), ("noun", nouns), ("more", sense.more))
+            for part, wordings in lists:
                 for wording in wordings:
                     text = wording.replace("{}", FILLER)
                     rows = self.by_group.setdefault(self.number[sense.group], {}).setdefault(part, [])
@@ -94,12 +95,29 @@ class _Material:
         count = len(self.groups)
         table = np.array([[(at, kind) in has for kind in sorted(kinds)] for at in range(count)], dtype=int)
         self.compatible = table @ table.T > 0
+        self.kin = _kin(vocabulary, self.number)
         self.near = np.array([[not vocabulary.apart(a, b) for b in self.groups] for a in self.groups])
 
     def bank(self, keep: list[bool], seed: int) -> Bank:
         mask = np.array([kept and row not in self.spare for row, kept in enumerate(keep)])
         vectors, group = self.vectors[mask], self.group[mask]
-        return Bank(vectors, group, _classifier(vectors, group, len(self.groups), seed), self.compatible, self.near)
+        classifier = _classifier(vectors, group, len(self.groups), seed)
+        return Bank(vectors, group, classifier, self.compatible, self.near, self.kin)
+
+
+def _kin(vocabulary: Vocabulary, number: dict[str, int]) -> NDArray[np.bool_]:
+    """Which groups are asked about the very same kind of subject: by the world's types where both have one."""
+    types: dict[int, set[str]] = {at: set() for at in number.values()}
+    kinds: dict[int, set[str]] = {at: set() for at in number.values()}
+    for sense in vocabulary.senses:
+        kinds[number[sense.group]] |= sense.kinds
+        types[number[sense.group]] |= {sense.subject_type} - {""}
+    kin = np.eye(len(number), dtype=bool)
+    for a in number.values():
+        for b in number.values():
+            both = types[a] and types[b]
+            kin[a, b] |= bool(types[a] & types[b]) if both else bool(kinds[a] & kinds[b])
+    return kin
 
 
 def compose(vocabulary: Vocabulary, count: int, rng: random.Random) -> list[tuple[str, tuple[str, ...]]]:
@@ -124,7 +142,7 @@ def compose(vocabulary: Vocabulary, count: int, rng: random.Random) -> list[tupl
     return chains
 
 
-def _classifier(vectors: Matrix, group: NDArray[np.int64], count: int, seed: int, steps: int = 300) -> Matrix:
+def _classifier(vectors: Matrix, group: NDArray[np.int64], count: int, seed: int, steps: int = 250) -> Matrix:
     import torch
 
     noise = torch.Generator().manual_seed(seed)
@@ -132,14 +150,17 @@ def _classifier(vectors: Matrix, group: NDArray[np.int64], count: int, seed: int
     x, y = torch.from_numpy(vectors), torch.from_numpy(group)
     rarity = torch.from_numpy(1 / np.sqrt(np.bincount(group, minlength=count).clip(1))).float()
     optimiser = torch.optim.AdamW([weight], lr=0.05, weight_decay=3e-3)
+    decay = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.05, steps)
     for _ in range(steps):
-        keep = (torch.rand(x.shape, generator=noise) > 0.1).float() / 0.9
+        rows = torch.randint(len(x), (1024,), generator=noise)
+        keep = (torch.rand(1024, x.shape[1], generator=noise) > 0.1).float() / 0.9
         loss = torch.nn.functional.cross_entropy(
-            (x * keep) @ weight, y, weight=rarity / rarity.mean(), label_smoothing=0.05
+            (x[rows] * keep) @ weight, y[rows], weight=rarity / rarity.mean(), label_smoothing=0.05
         )
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
+        decay.step()
     out: Matrix = weight.detach().numpy()
     return out
 
@@ -168,7 +189,8 @@ def _examples(
             query = rng.choice(everything[group])
             if query not in (prompt, question) or rng.random() < 0.2:
                 picked.append((query, prompt, question, told, 1))
-            for rival in rng.choices(rivals, k=2) if rivals else ():
+            usual = [g for g in rivals if material.kin[group, g]] or rivals
+            for rival in (rng.choice(rivals), rng.choice(usual)) if rivals else ():
                 picked.append((rng.choice(everything[rival]), prompt, question, told, 0))
             if group in material.chains and rng.random() < 0.7:
                 picked.append((rng.choice(material.chains[group]), prompt, question, told, 0))

@@ -7,8 +7,8 @@ The scope head and the question parser learn from these wordings which ones mean
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ class Sense:
     noun: tuple[str, ...]
     unseen: tuple[str, ...] = ()  # clozes and questions kept out of training
     subject_type: str = ""  # in the world
+    more: tuple[str, ...] = ()  # further ways to ask, in no fact's own words
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,21 @@ class Vocabulary:
 
     senses: tuple[Sense, ...]
     near: frozenset[frozenset[str]]  # pairs of groups
+
+    def extended(self, wordings: Mapping[str, Mapping[str, Sequence[str]]]) -> Vocabulary:
+        """With more ways to ask for some of the senses, by id and then by "cloze", "question" or "noun".
+
+        They are for questions only: a stored fact is not worded like that.
+        """
+
+        def more(sense: Sense) -> Sense:
+            table = wordings.get(sense.id, {})
+            nouns = (f"What is {noun}?" for noun in table.get("noun", ()))
+            texts = dict.fromkeys((*sense.more, *table.get("question", ()), *table.get("cloze", ()), *nouns))
+            known = {*sense.cloze, *sense.question}
+            return replace(sense, more=tuple(text for text in texts if text not in known))
+
+        return replace(self, senses=tuple(map(more, self.senses)))
 
     def rivals(self, first: Sense, second: Sense) -> bool:
         """Whether the two are clearly different relations that one subject may have."""

@@ -23,12 +23,17 @@ from app.commands.common import (
 )
 from knowledge.errors import InvalidInput
 
+_STRATEGIES = (  # written out, because reading the registry would import the memory at every start
+    "auto lets the router choose; ike (fact in context), mello (subquestions), serac (small model answers), "
+    "memprompt (corrections), graph_walk (chains of facts)."
+)
+
 
 @command
 def ask(
     question: Annotated[str, typer.Argument(help="The question.")],
     mode: Annotated[str | None, typer.Option("--mode", help="auto, memory, weights, both or base.")] = None,
-    strategy: Annotated[str | None, typer.Option("--strategy", help="auto, ike, mello, ...")] = None,
+    strategy: Annotated[str | None, typer.Option("--strategy", help=_STRATEGIES)] = None,
     json_: Json = False,
     data: Data = None,
     model: Model = None,

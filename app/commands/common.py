@@ -21,7 +21,7 @@ import typer
 from app.errors import NothingFound
 from app.settings import Settings, load_settings
 from app.views import as_json
-from knowledge.errors import PalimpsestError
+from knowledge.errors import InvalidInput, PalimpsestError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -52,7 +52,16 @@ def opened(**flags: Any) -> Iterator[Any]:
 
 
 def set_up(settings: Settings) -> None:
-    """Logging and the switches that other libraries read from the environment; call before they are imported."""
+    """Logging and the switches that other libraries read from the environment; call before they are imported.
+
+    Raises:
+        InvalidInput: the data folder is a file.
+    """
+    if settings.data.exists() and not settings.data.is_dir():
+        raise InvalidInput(
+            f"The data folder {settings.data} is a file. Give a folder with --data or PALIMPSEST_DATA; "
+            "one that is missing is made."
+        )
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
@@ -60,6 +69,7 @@ def set_up(settings: Settings) -> None:
         "GRADIO_ANALYTICS_ENABLED": "False",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_HUB_VERBOSITY": "error",  # its five retries would be told twice each; our own error says what failed
         "TRANSFORMERS_VERBOSITY": "error",
         "TOKENIZERS_PARALLELISM": "false",
     }.items():

@@ -26,13 +26,6 @@ _STEP_NAMES = {
     "given for": "about",
 }
 _STRATEGIES = {"ike": "IKE", "mello": "MeLLo", "serac": "SERAC", "memprompt": "MemPrompt", "graph_walk": "graph walk"}
-_WHY = {
-    "ike": "a stored fact is in scope",
-    "mello": "the question has several hops that only the model can tell apart",
-    "memprompt": "you corrected a question like this one",
-    "graph_walk": "the question has several hops that can be followed one by one",
-    "model": "no stored fact is in scope",
-}
 _MODES = {
     "memory": "memory only",
     "weights": "weights only, memory was not asked",
@@ -57,7 +50,7 @@ def title_of(answer: AnswerJson) -> str:
 def chosen_words(answer: AnswerJson) -> str:
     """Which strategy answered, who chose it, and why."""
     chosen = answer.get("chosen")
-    name, steps = answer["strategy"], answer["steps"]
+    name = answer["strategy"]
     plain = name in ("", "none", "model", "base")
     what = "The model answered by itself" if plain else f"Strategy {_named(name)}"
     if chosen is None:
@@ -69,10 +62,13 @@ def chosen_words(answer: AnswerJson) -> str:
         if plain and chosen["strategy"] != name:
             return f"{what}: you chose {_named(chosen['strategy'])}, which found nothing in memory to use.{mode}"
         return f"{what}, chosen by you.{mode}"
-    why = _WHY.get("model" if plain else name, "")
-    if name == "graph_walk" and steps and all(step.get("source") == "memory" for step in steps):
-        why = f"memory holds all {len(steps)} hops of the question" if len(steps) > 1 else "memory holds the fact"
-    return f"{what}, chosen by the router{f': {why}' if why else ''}.{mode}"
+    route = answer.get("route")
+    if route is None:  # an answer of a chat from before reasons were kept
+        return f"{what}, chosen by the router.{mode}"
+    if plain and route["strategy"] not in ("model", "base"):
+        found = f"{_named(route['strategy'])}, which found nothing in memory to use"
+        return f"{what}; the router chose {found} ({route['reason']}).{mode}"
+    return f"{what}, chosen by the router: {route['reason']}.{mode}"
 
 
 def _named(strategy: str) -> str:

@@ -31,7 +31,12 @@ Step = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer with its evidence."""
+    """An answer with its evidence.
+
+    Attributes:
+        route: the way that the router chose, {"strategy", "reason"}; None where a strategy was asked directly. The
+            strategy chosen may have found nothing to use, so it can differ from ``strategy``, which answered.
+    """
 
     answer: str
     source: Source
@@ -42,10 +47,11 @@ class Answer:
     weight_edits: tuple[dict[str, Any], ...] = ()
     seconds: float = 0.0
     model: str = ""
+    route: dict[str, str] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The shape that the command line prints; other programs rely on it."""
-        return {
+        data: dict[str, Any] = {
             "answer": self.answer,
             "source": self.source,
             "strategy": self.strategy,
@@ -55,6 +61,7 @@ class Answer:
             "weight_edits": list(self.weight_edits),
             "seconds": round(self.seconds, 3),
         }
+        return data if self.route is None else data | {"route": self.route}
 
 
 @dataclass(frozen=True, slots=True)

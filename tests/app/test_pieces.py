@@ -163,12 +163,22 @@ def test_evidence_says_what_was_not_asked() -> None:
 @pytest.mark.parametrize(
     ("answer", "chosen", "words"),
     [
-        ({}, ("auto", "auto"), "Strategy IKE, chosen by the router: a stored fact is in scope."),
+        (
+            {"route": {"strategy": "ike", "reason": "a stored fact is in scope"}},
+            ("auto", "auto"),
+            "Strategy IKE, chosen by the router: a stored fact is in scope.",
+        ),
+        ({}, ("auto", "auto"), "Strategy IKE, chosen by the router."),  # of a chat from before reasons were kept
         ({}, ("both", "ike"), "Strategy IKE, chosen by you. You chose: memory and weights."),
         (
-            {"strategy": "graph_walk", "steps": [{"source": "memory"}, {"source": "memory"}]},
+            {"strategy": "graph_walk", "route": {"strategy": "graph_walk", "reason": "memory holds all 2 hops"}},
             ("auto", "auto"),
-            "Strategy graph walk, chosen by the router: memory holds all 2 hops of the question.",
+            "Strategy graph walk, chosen by the router: memory holds all 2 hops.",
+        ),
+        (
+            {"strategy": "model", "source": "model", "route": {"strategy": "mello", "reason": "several hops"}},
+            ("auto", "auto"),
+            "the router chose MeLLo, which found nothing in memory to use (several hops).",
         ),
         (
             {"strategy": "model", "source": "model"},
@@ -176,7 +186,11 @@ def test_evidence_says_what_was_not_asked() -> None:
             "The model answered by itself: you chose MeLLo, which found nothing in memory to use.",
         ),
         ({"strategy": "model"}, ("base", "auto"), "you chose: the unedited model, memory was not asked."),
-        ({"strategy": "model"}, ("auto", "auto"), "chosen by the router: no stored fact is in scope."),
+        (
+            {"strategy": "model", "route": {"strategy": "model", "reason": "no stored fact is in scope"}},
+            ("auto", "auto"),
+            "chosen by the router: no stored fact is in scope.",
+        ),
     ],
 )
 def test_evidence_says_which_strategy_and_who_chose_it(
@@ -341,6 +355,7 @@ def test_starting_a_run_cancels_the_one_before() -> None:
         ("app.fact_desk:FactDesk", fakes.FakeFacts),
         ("app.weight_desk:WeightDesk", fakes.FakeWeights),
         ("app.compare_desk:CompareDesk", fakes.FakeComparing),
+        ("app.benchmark_desk:BenchmarkDesk", fakes.FakeBenchmarking),
         ("app.ledger_desk:LedgerDesk", fakes.FakeLedger),
         ("app.consolidation_desk:ConsolidationDesk", fakes.FakeConsolidating),
         ("app.correction_desk:CorrectionDesk", fakes.FakeCorrections),

@@ -164,7 +164,9 @@ def test_a_model_that_cannot_be_loaded_is_an_error_and_shown(real: Service) -> N
 def test_asking_streaming_and_cancelling(tmp_path: Path, tiny: Callable[..., LanguageModel]) -> None:
     real = make(tmp_path, tiny("gpt2", chat=True), max_new_tokens=12)
     found = real.ask("Where is Big Ben?")
-    assert list(found) == ["answer", "source", "strategy", "hits", "gate", "steps", "weight_edits", "seconds"]
+    keys = ["answer", "source", "strategy", "hits", "gate", "steps", "weight_edits", "seconds", "route"]
+    assert list(found) == keys
+    assert found["route"] == {"strategy": "model", "reason": "no stored fact is in scope"}
     pieces = list(real.ask_stream("Where is Big Ben?"))
     assert "".join(piece for piece in pieces[:-1] if isinstance(piece, str)).strip() == found["answer"]
     assert isinstance(pieces[-1], dict) and pieces[-1]["answer"] == found["answer"]

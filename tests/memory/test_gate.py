@@ -133,9 +133,11 @@ def test_the_threshold_keeps_the_wanted_rate() -> None:
 def test_calibration_measures_the_world(minilm: Embedder, head: ScopeHead) -> None:
     from knowledge.world import load_world
 
-    found = calibrate(load_world(), minilm, head=head, facts=30, seed=3)
-    assert found.positives == 30
-    assert found.negatives > 60
+    found = calibrate(load_world(), minilm, head=head, facts=20, draws=2, seed=3)
+    assert found.positives == 40
+    assert found.negatives > 80
+    assert [row["positives"] for row in found.by_draw] == [20, 20]
+    assert sum(row["negatives"] for row in found.by_draw) == found.negatives
     assert found.encoder == minilm.id
     assert found.true_positive_rate is not None
     assert found.true_positive_rate > 0.75

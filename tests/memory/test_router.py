@@ -58,6 +58,18 @@ def test_a_route_generates_nothing(router: Router, model: CopyingModel) -> None:
     assert model.prompts == []
 
 
+def test_an_answer_says_which_way_was_chosen_and_why(router: Router) -> None:
+    assert router.answer(IN).to_json()["route"] == {"strategy": "ike", "reason": "a stored fact is in scope"}
+    assert router.answer(OUT).to_json()["route"] == {"strategy": "model", "reason": "no stored fact is in scope"}
+    assert router.answer(IN, mode="base").to_json()["route"] == {"strategy": "model", "reason": "mode base"}
+    asked = router.answer(OUT, strategy="ike")  # chosen, but nothing to use: both stand in the answer
+    assert (asked.strategy, asked.route) == ("model", {"strategy": "ike", "reason": "chosen by the user"})
+
+
+def test_a_strategy_asked_directly_has_no_route(router: Router) -> None:
+    assert "route" not in router.strategy("ike").answer(IN).to_json()
+
+
 def test_the_user_may_choose_the_strategy(router: Router) -> None:
     assert router.answer(IN, strategy="mello").strategy == "mello"
     assert router.answer(OUT, strategy="ike").strategy == "model"  # nothing in scope: it was the model's answer

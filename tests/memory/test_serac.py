@@ -47,7 +47,7 @@ def test_is_small_and_belongs_to_its_encoder(minilm: Embedder) -> None:
     assert SHIPPED.stat().st_size < 100_000
     with pytest.raises(IndexFileError, match="trained for the encoder all-MiniLM"):
         Counterfactual.load(SHIPPED, HashEmbedder())
-    with pytest.raises(IndexFileError, match=r"benchmarks\.serac --train"):
+    with pytest.raises(IndexFileError, match=r"app train serac"):
         Counterfactual.load(Path("nowhere.safetensors"), minilm)
 
 
