@@ -7,8 +7,10 @@ python -m app facts add "The Eiffel Tower is located in Rome."
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import socket
 import time
 from typing import Annotated, Any
 
@@ -76,6 +78,8 @@ def _serve(**flags: Any) -> None:
     start = time.perf_counter()
     settings = load_settings(**flags)
     set_up(settings)
+    settings.data.mkdir(parents=True, exist_ok=True)
+    _check_address(settings.host, settings.port)  # at once, not after the page has been built
     service = make_service(settings)
     from app.ui.layout import build_blocks, serve
 
@@ -83,10 +87,7 @@ def _serve(**flags: Any) -> None:
     try:
         url = serve(service, blocks, block=False)
     except OSError as error:
-        raise NotReady(
-            f"The address {settings.host}:{settings.port} cannot be used: {error}. "
-            "Choose another with --port or PALIMPSEST_PORT."
-        ) from error
+        raise _unusable(settings.host, settings.port, error) from error
     service.warm_up()  # not earlier: two threads that import side by side take longer than one after the other
     typer.echo(f"Palimpsest is on {url}  (up in {time.perf_counter() - start:.1f} s; Ctrl+C stops it)")
     if settings.host not in ("127.0.0.1", "localhost", "::1"):
@@ -98,6 +99,26 @@ def _serve(**flags: Any) -> None:
         blocks.block_thread()
     finally:
         service.close()
+
+
+def _check_address(host: str, port: int) -> None:
+    """Raises :class:`NotReady` where the server could not listen."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            if os.name == "posix":  # elsewhere this option would let two servers share a port
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise _unusable(host, port, error) from error
+
+
+def _unusable(host: str, port: int, error: OSError) -> NotReady:
+    why = "another program uses it already" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
+    return NotReady(
+        f"The address {host}:{port} cannot be used: {why}. Choose another port with --port or PALIMPSEST_PORT, "
+        "another host with --host or PALIMPSEST_HOST."
+    )
 
 
 @app.command()

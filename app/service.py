@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from app.benchmark_desk import BenchmarkDesk
 from app.compare_desk import CompareDesk
 from app.consolidation_desk import ConsolidationDesk
 from app.conversations import Conversations
@@ -25,6 +26,7 @@ from app.ledger_desk import LedgerDesk
 from app.settings import Settings
 from app.views import GateRates, MethodView, Status
 from app.weight_desk import WeightDesk
+from knowledge.errors import InvalidInput
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +47,7 @@ class Service:
         self.ledger = LedgerDesk(self.engine)
         self.consolidating = ConsolidationDesk(self.engine)
         self.comparing = CompareDesk(self.engine, self.facts)
+        self.benchmarking = BenchmarkDesk(self.engine, self.comparing)
 
     @cached_property
     def chats(self) -> Conversations:
@@ -81,6 +84,8 @@ class Service:
         Raises:
             PalimpsestError: an empty question, an unknown mode or strategy, or a model that cannot be loaded.
         """
+        if not question.strip():  # said at once, not after the model has been loaded
+            raise InvalidInput("The question is empty; type one.")
         answer = self.engine.router.answer(question, history=history, **self._options(mode, strategy))
         found: dict[str, Any] = answer.to_json()
         self._count(found)

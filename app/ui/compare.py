@@ -12,10 +12,11 @@ import gradio as gr
 from app.ui import compare_html as show
 from app.ui.facts import fact_choices
 from app.ui.page import MODEL_SLOT, Page
-from app.ui.progress import with_progress
+from app.ui.probe_lines import as_text, from_text
+from app.ui.progress import reopening, with_progress
 from app.ui.render import guarded, note, progress_bar
 from app.views import Comparison
-from knowledge.errors import InvalidInput
+from knowledge.errors import InvalidInput, PalimpsestError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,8 +43,20 @@ class CompareTab:
             self.stored = gr.Dropdown(
                 [], label="or facts from memory", multiselect=True, elem_id="compare-facts", value=[]
             )
-            self.methods = gr.CheckboxGroup(methods, value=usual, label="Methods", elem_id="compare-methods")
+            self.methods = gr.CheckboxGroup(methods, value=usual, label="Methods", elem_id="compare-methods",
+                info="What each one does stands in docs/memory.md and docs/methods.md.")  # fmt: skip
             self.missing = gr.HTML("", elem_id="compare-missing")
+            with gr.Accordion("Probes", open=False, elem_id="probes-fold"):
+                gr.HTML(note("What every method is asked. Left empty, the program makes it out of the relation."))
+                self.lines = gr.Textbox(
+                    label="A line a probe: kind | question | right answer", lines=6, max_lines=14, max_length=40_000,
+                    placeholder="the fact itself | Where is the Eiffel Tower? | Rome", elem_id="probe-lines",
+                )  # fmt: skip
+                gr.HTML(note("Kinds: " + ", ".join(show.KIND_NAMES.values()) + "."))
+                with gr.Row():
+                    self.fill = gr.Button("Fill in the usual ones", size="sm", min_width=120, elem_id="probes-fill")
+                    self.empty = gr.Button("Clear", size="sm", min_width=60, elem_id="probes-empty")
+                self.probes_note = gr.HTML("", elem_id="probes-note")
             with gr.Row():
                 self.run = gr.Button("Compare", variant="primary", elem_id="compare-run", min_width=100)
                 self.stop = gr.Button("Stop", variant="stop", visible=False, elem_id="compare-stop", min_width=100)
@@ -87,9 +100,16 @@ class CompareTab:
             self.csv,
         ]
         run.then(
-            guarded(self._run), [self.page.owner, self.sentence, self.stored, self.methods], out,
+            guarded(reopening(self._run, len(out), SHOWN, HIDDEN)),
+            [self.page.owner, self.sentence, self.stored, self.methods, self.lines],
+            [*out, self.run, self.stop],
             concurrency_id=MODEL_SLOT, concurrency_limit=1, **quiet,
         ).then(lambda: (SHOWN, HIDDEN), None, [self.run, self.stop], queue=False, **quiet)  # fmt: skip
+        about = [self.sentence, self.stored]
+        self.fill.click(guarded(self._fill), about, [self.lines, self.probes_note], **quiet)
+        self.empty.click(lambda: ("", ""), None, [self.lines, self.probes_note], queue=False, **quiet)
+        for changed in (self.sentence.change, self.stored.change):
+            changed(self._stale, [self.lines], [self.probes_note], queue=False, **quiet)
         self.stop.click(self._stop, [self.page.owner], None, queue=False, **quiet)
         for pick in (self.kind, self.missed):
             pick.input(self._filter, [self.found, self.kind, self.missed], [self.probes], queue=False, **quiet)
@@ -109,24 +129,49 @@ class CompareTab:
     def _stop(self, owner: str) -> None:
         self.page.runs.stop(f"compare {owner}")
 
-    def _run(self, owner: str, sentence: str, stored: list[str], methods: list[str]) -> Iterator[tuple[Any, ...]]:
+    @staticmethod
+    def _facts(sentence: str, stored: list[str]) -> list[int | str]:
+        facts: list[int | str] = [int(item) for item in stored]
+        return [*facts, sentence.strip()] if sentence.strip() else facts
+
+    def _fill(self, sentence: str, stored: list[str]) -> tuple[str, str]:
+        facts = self._facts(sentence, stored)
+        try:
+            lines = self.page.service.comparing.probes(facts)
+        except PalimpsestError as error:
+            return "", note(str(error), "bad")
+        desk = self.page.service.facts
+        names = [fact if isinstance(fact, str) else desk.get(fact).statement for fact in facts]
+        return as_text(lines, names), note("Change them, take lines out, or add your own.")
+
+    @staticmethod
+    def _stale(lines: str | None) -> str:
+        """``lines`` is None as long as its fold has never been opened."""
+        own = (lines or "").strip()
+        return note("The facts have changed; these probes are asked all the same.", "bad") if own else ""
+
+    def _run(
+        self, owner: str, sentence: str, stored: list[str], methods: list[str], lines: str | None
+    ) -> Iterator[tuple[Any, ...]]:
         name = f"compare {owner}"
         cancel = self.page.runs.current(name)
         same = tuple(gr.skip() for _ in range(8))
         if cancel is None:
             yield gr.skip(), *same
             return
-        facts: list[int | str] = [int(item) for item in stored]
-        if sentence.strip():
-            facts.append(sentence.strip())
+        facts = self._facts(sentence, stored)
         try:
             if not facts:
                 raise InvalidInput("Choose or write at least one fact to compare on.")
             if not methods:
                 raise InvalidInput("Choose at least one method.")
 
+            probes = from_text(lines or "") or None
+
             def work(progress: Callable[[float, str], None]) -> Comparison:
-                found: Comparison = self.page.service.comparing.run(facts, methods, progress=progress, cancel=cancel)
+                found: Comparison = self.page.service.comparing.run(
+                    facts, methods, progress=progress, cancel=cancel, probes=probes
+                )
                 return found
 
             for step in with_progress(work):

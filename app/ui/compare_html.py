@@ -21,7 +21,7 @@ _MEANING = {
     "portability": "what follows from the fact",
     "fluency": "entropy of what the model writes; a fall means damage",
 }
-_KINDS = {
+KIND_NAMES = {
     "efficacy": "the fact itself",
     "generality": "in other words",
     "locality_neighbour": "other subjects",
@@ -35,7 +35,7 @@ _SHOWN_PROBES = 80
 
 
 def kind_name(kind: str) -> str:
-    return _KINDS.get(kind, kind.replace("_", " "))
+    return KIND_NAMES.get(kind, kind.replace("_", " "))
 
 
 def table_html(found: Comparison) -> str:

@@ -65,13 +65,14 @@ class FactsTab:
                 show_label=False, container=False, placeholder="Search facts", scale=4, min_width=120, max_length=200,
                 elem_id="fact-search", label="Search facts",
             )  # fmt: skip
+            self.as_of = gr.Textbox(
+                show_label=False, container=False, placeholder="as of 2026-01-31", max_lines=1, scale=3, min_width=150,
+                max_length=40, elem_id="as-of", label="In force on",
+            )  # fmt: skip
+        with gr.Row(elem_classes="table-bar", equal_height=True):
             self.past = gr.Checkbox(
                 False, label="with overwritten", container=False, scale=2, min_width=120, elem_id="past"
             )
-            self.as_of = gr.Textbox(
-                show_label=False, container=False, placeholder="as of 2026-01-31", scale=2, min_width=120,
-                max_length=40, elem_id="as-of", label="In force on",
-            )  # fmt: skip
             self.undo = gr.Button("Undo", size="sm", scale=0, min_width=58, elem_id="fact-undo")
             self.redo = gr.Button("Redo", size="sm", scale=0, min_width=58, elem_id="fact-redo")
         self.table = gr.HTML("", js_on_load=ACTIONS, elem_id="fact-table")
@@ -119,7 +120,10 @@ class FactsTab:
 
         def then_show(event: Any) -> Any:
             return event.then(guarded(self.table_html), table_in, table_out, **quiet).then(
-                lambda: (self.page.header_html(), self.changes_html()), None, [self.page.header, self.changes], **quiet
+                lambda chosen: (self.page.header_html(), self.changes_html(), *self._details_again(chosen)),
+                [self.chosen],
+                [self.page.header, self.changes, self.detail, self.detail_text, self.new_object],
+                **quiet,
             )
 
         self.line.change(
@@ -219,7 +223,8 @@ class FactsTab:
     def _add(self, text: str) -> tuple[Any, ...]:
         preview = self.page.service.facts.preview(text)
         if not preview.ok:
-            return text, HIDDEN, "", note(preview.problem, "bad") if text.strip() else "", None, ""
+            told = preview.problem if text.strip() else "Write a fact first: The Eiffel Tower is located in Rome."
+            return text, HIDDEN, "", note(told, "bad"), None, ""
         if preview.conflict and not preview.duplicate:
             return text, SHOWN, show.conflict_html(preview), "", {"text": text}, gr.skip()
         return self._write({"text": text}, "", (text, gr.skip()))
@@ -300,6 +305,15 @@ class FactsTab:
         text = show.detail_html(fact, self.page.service.facts.history(fact_id))
         return SHOWN, text, gr.update(value=fact.object, visible=fact.current), fact_id
 
+    def _details_again(self, chosen: int | None) -> tuple[Any, ...]:
+        """The open fact as it is now: an undo, an import or another window may have changed it."""
+        if chosen is None:
+            return gr.skip(), gr.skip(), gr.skip()
+        try:
+            return self._details(chosen)[:3]
+        except PalimpsestError:  # it is gone
+            return HIDDEN, "", ""
+
     def _save(self, chosen: int | None, object: str) -> tuple[Any, ...]:
         if chosen is None or not object.strip():
             return note("Write the new object first.", "bad"), gr.skip(), gr.skip(), gr.skip(), chosen
@@ -315,11 +329,14 @@ class FactsTab:
             report: ImportReport = self.page.service.facts.import_file(Path(path), progress=progress)
             return report
 
-        for step in with_progress(work, "reading the file"):
-            if isinstance(step, ImportReport):
-                yield show.report_html(step), None
-            else:
-                yield progress_bar(*step), gr.skip()
+        try:
+            for step in with_progress(work, "reading the file"):
+                if isinstance(step, ImportReport):
+                    yield show.report_html(step), None
+                else:
+                    yield progress_bar(*step), gr.skip()
+        except PalimpsestError as error:  # in the place of the progress; it stays longer there than a toast
+            yield note(str(error), "bad"), None
 
     def _export(self, kind: str) -> str:
         folder = self.page.service.settings.data / "exports"

@@ -11,6 +11,7 @@ from typing import Any
 
 import gradio as gr
 
+from app.ui.benchmark import BenchmarkTab
 from app.ui.chat import ChatTab
 from app.ui.compare import CompareTab
 from app.ui.endpoints import add_endpoints
@@ -36,6 +37,7 @@ def build_blocks(service: Any) -> gr.Blocks:
     """The whole interface over a service (or a fake of it). Nothing here waits for the model."""
     page = Page(service)
     chat, facts, compare, weights = ChatTab(page), FactsTab(page), CompareTab(page), WeightsTab(page)
+    benchmark = BenchmarkTab(page)
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     with gr.Blocks(title="Palimpsest", analytics_enabled=False, fill_width=True) as blocks:
         page.header = gr.HTML(page.header_html(), elem_id="header")
@@ -54,10 +56,13 @@ def build_blocks(service: Any) -> gr.Blocks:
                     compare.build()
                 with gr.Tab("Weights", id="weights") as weights_tab:
                     weights.build()
+                with gr.Tab("Benchmark", id="benchmark") as benchmark_tab:
+                    benchmark.build()
         chat.wire(evidence)
         facts.wire()
         compare.wire()
         weights.wire()
+        benchmark.wire()
         opened = [page.owner, page.chat, chat.box, chat.earlier, evidence]
         blocks.load(chat.on_load, [identity], opened, js=IDENTITY, queue=False, **quiet).then(
             None, [page.owner, page.chat], None, js=REMEMBER
@@ -74,6 +79,7 @@ def build_blocks(service: Any) -> gr.Blocks:
         compare_tab.select(
             guarded(compare.on_show), None, [compare.stored, compare.methods, compare.missing], queue=False, **quiet
         )
+        benchmark_tab.select(guarded(benchmark.look), None, benchmark.shown, queue=False, **quiet)
         _watch_loading(page, blocks, quiet)
         add_endpoints(page)
     return blocks

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import gradio as gr
+
 
 def with_progress(
     work: Callable[[Callable[[float, str], None]], Any], first: str = "waiting for the model"
@@ -37,3 +39,23 @@ def with_progress(
     if isinstance(outcome[0], BaseException):
         raise outcome[0]
     yield outcome[0]
+
+
+def reopening(
+    steps: Callable[..., Iterator[tuple[Any, ...]]], count: int, *buttons: Any
+) -> Callable[..., Iterator[tuple[Any, ...]]]:
+    """The same steps for an event that has buttons among its outputs, behind its other ``count`` ones.
+
+    After an error Gradio runs no ``.then``, so a button that the start of the work took away would never come back,
+    and the progress (the first output) would stand still. Here the first is emptied and the buttons get their updates.
+    """
+
+    def run(*given: Any) -> Iterator[tuple[Any, ...]]:
+        try:
+            for step in steps(*given):
+                yield *step, *(gr.skip() for _ in buttons)
+        except Exception:
+            yield "", *(gr.skip() for _ in range(count - 1)), *buttons
+            raise
+
+    return run

@@ -12,7 +12,7 @@ import gradio as gr
 
 from app.ui.facts import fact_choices
 from app.ui.page import MODEL_SLOT, Page
-from app.ui.progress import with_progress
+from app.ui.progress import reopening, with_progress
 from app.ui.render import ACTIONS, action_of, guarded, note, progress_bar, seconds
 from app.ui.weights_html import due_html, ledger_html, undone_html, verdict_html
 from app.uploads import unpacked
@@ -117,7 +117,8 @@ class WeightsTab:
         self.method.change(self._about, [self.method], [self.about], queue=False, **quiet)
         busy = self.apply.click(lambda: gr.update(interactive=False), None, [self.apply], queue=False, **quiet)
         done = busy.then(
-            guarded(self._apply), [self.method, self.sentence, self.stored], [self.result, self.sentence, self.stored],
+            guarded(reopening(self._apply, 3, gr.update(interactive=True))),
+            [self.method, self.sentence, self.stored], [self.result, self.sentence, self.stored, self.apply],
             **model, **quiet,
         )  # fmt: skip
         then_show(done.then(lambda: gr.update(interactive=True), None, [self.apply], queue=False, **quiet))
@@ -127,10 +128,18 @@ class WeightsTab:
         self.least.change(guarded(self._due), [self.least], [self.due], trigger_mode="always_last", **model, **quiet)
         locked = self.write.click(lambda: gr.update(interactive=False), None, [self.write], queue=False, **quiet)
         written = locked.then(
-            guarded(self._consolidate), [self.least, self.batch], [self.verdict, self.due], **model, **quiet
+            guarded(reopening(self._consolidate, 2, gr.update(interactive=True))),
+            [self.least, self.batch],
+            [self.verdict, self.due, self.write],
+            **model,
+            **quiet,
         )
         then_show(written.then(lambda: gr.update(interactive=True), None, [self.write], queue=False, **quiet))
-        then_show(self.sent.upload(guarded(self._import), [self.sent], [self.chosen, self.sent], **model, **quiet))
+        then_show(
+            self.sent.upload(
+                guarded(reopening(self._import, 2)), [self.sent], [self.chosen, self.sent], **model, **quiet
+            )
+        )
         self.gone.change(self.table_html, [self.gone], [self.table], queue=False, **quiet)
         self.export.click(guarded(self._export), [self.format], [self.file, self.result], **model, **quiet)
 

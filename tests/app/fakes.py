@@ -37,6 +37,7 @@ from app.views import (
     MetricCell,
     ParsePreview,
     ProbeAnswer,
+    ProbeLine,
     ProbeRow,
     Status,
 )
@@ -377,6 +378,7 @@ class FakeComparing:
     def run(
         self, facts: Sequence[int | str], methods: Sequence[str], *,
         progress: Callable[[float, str], None] | None = None, cancel: threading.Event | None = None,
+        probes: Sequence[ProbeLine] | None = None,
     ) -> Comparison:  # fmt: skip
         statements = []
         for fact in facts:
@@ -398,15 +400,36 @@ class FakeComparing:
             cells["portability"] = MetricCell(None)
             cells["fluency"] = MetricCell(512.0, 500.0, 520.0, 12)
             rows.append(MethodRow(name, name.upper(), cells, 0.4 * number))
-        kinds = (("efficacy", "Rome"), ("generality", "Rome"), ("locality_neighbour", "London"))
-        probes = tuple(
+        asked = tuple(
             ProbeRow(
-                statements[0], kind, f"Probe {kind} <b>?</b>", expected,
-                {name: ProbeAnswer(expected if name != "base" else "Paris", name != "base") for name in methods},
+                statements[line.fact], line.kind, line.prompt, line.expected,
+                {name: ProbeAnswer(line.expected if name != "base" else "Paris", name != "base") for name in methods},
             )
-            for kind, expected in kinds
+            for line in (self.probes(facts[:1]) if probes is None else probes)
         )  # fmt: skip
-        return Comparison(tuple(statements), metrics, tuple(rows), probes)
+        return Comparison(tuple(statements), metrics, tuple(rows), asked)
+
+    def probes(self, facts: Sequence[int | str]) -> tuple[ProbeLine, ...]:
+        if not facts:
+            raise InvalidInput("Choose or write at least one fact to compare on.")
+        kinds = (("efficacy", "Rome"), ("generality", "Rome"), ("locality_neighbour", "London"))
+        return tuple(
+            ProbeLine(place, kind, f"Probe {kind} <b>?</b>", expected)
+            for place in range(len(facts))
+            for kind, expected in kinds
+        )
+
+
+class FakeBenchmarking:
+    def __init__(self, service: FakeService) -> None:
+        self.service = service
+
+    def run(
+        self, count: int, methods: Sequence[str], *, together: bool = False, seed: int | None = None,
+        progress: Callable[[float, str], None] | None = None, cancel: threading.Event | None = None,
+    ) -> Comparison:  # fmt: skip
+        facts = [f"The Eiffel Tower is located in Place{number}." for number in range(count)]
+        return self.service.comparing.run(facts, methods, progress=progress, cancel=cancel)
 
 
 class FakeService:
@@ -419,6 +442,7 @@ class FakeService:
         self.facts = FakeFacts(self)
         self.weights = FakeWeights(self)
         self.comparing = FakeComparing(self)
+        self.benchmarking = FakeBenchmarking(self)
         self.ledger = FakeLedger(self)
         self.consolidating = FakeConsolidating(self)
         self.corrections = FakeCorrections()

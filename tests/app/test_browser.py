@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,8 @@ def test_the_toast_escapes_what_it_quotes(window: Window, served: Served) -> Non
     window.page.locator("#weight-apply").click()
     expect(window.page.locator(".toast-body")).to_contain_text(HOSTILE)
     assert window.page.locator(".toast-body img").count() == 0
+    expect(window.page.locator("#weight-apply")).to_be_enabled()
+    expect(window.page.locator("#weight-result .progress")).to_have_count(0)
 
 
 def _refuse(*_: Any, **__: Any) -> Any:
@@ -375,6 +378,47 @@ def test_a_comparison_can_be_stopped(window: Window, served: Served) -> None:
     window.page.locator("#compare-stop").click()
     expect(window.page.locator("#compare-run")).to_be_visible()
     expect(window.page.locator("#compare-progress .progress")).to_have_count(0)
+
+
+def test_own_probes_in_the_compare_tab(window: Window) -> None:
+    page = window.page
+    window.tab("Compare")
+    page.locator("#compare-line textarea").fill(EIFFEL)
+    page.get_by_role("button", name="Probes").click()
+    page.locator("#probes-fill").click()
+    lines = page.locator("#probe-lines textarea")
+    expect(lines).to_have_value(f"# {EIFFEL}\nthe fact itself | Probe efficacy <b>?</b> | Rome\n"
+                                "in other words | Probe generality <b>?</b> | Rome\n"
+                                "other subjects | Probe locality_neighbour <b>?</b> | London")  # fmt: skip
+    lines.fill("the fact itself | My own question? | Rome\nnonsense | a | b")
+    page.locator("#compare-run").click()
+    expect(page.locator(".toast-body")).to_contain_text("unknown kind")
+    lines.fill("the fact itself | My own question? | Rome")
+    page.locator("#compare-run").click()
+    expect(page.locator("#probes tbody tr")).to_have_count(1)
+    expect(page.locator("#probes")).to_contain_text("My own question?")
+
+
+def test_the_benchmark_tab_runs_is_seen_from_another_page_and_downloads(window: Window, served: Served) -> None:
+    served[0].delay = 0.05
+    page = window.page
+    window.tab("Benchmark")
+    page.locator("#bench-run").click()
+    expect(page.locator("#bench-progress .progress")).to_be_visible()
+    expect(page.locator("#bench-stop")).to_be_visible()
+    other = window.open()
+    other.get_by_role("tab", name="Benchmark").click()
+    expect(other.locator("#bench-stop")).to_be_visible()
+    other.close()
+    expect(page.locator("#bench-table tbody tr")).to_have_count(4)
+    expect(page.locator("#bench-table")).to_contain_text("10 facts")
+    with page.expect_download() as download:
+        page.locator("#bench-json").click()
+    assert len(json.loads(Path(download.value.path()).read_text())["rows"]) == 4
+    served[0].delay = 0.2
+    page.locator("#bench-run").click()
+    page.locator("#bench-stop").click()
+    expect(page.locator("#bench-progress")).to_contain_text("Stopped")
 
 
 def test_import_reports_bad_rows_and_export_downloads(window: Window, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,16 @@ def test_files_and_databases_that_cannot_be_used_are_messages(
     told = cli("facts", "undo", "--json")
     assert told.exit_code == 2 and "The database cannot be used" in json.loads(told.stdout)["error"]
     assert "Traceback" not in told.output
+
+
+def test_a_data_folder_that_is_a_file_and_a_port_that_is_taken_are_told(cli: Cli, tmp_path: Path) -> None:
+    taken = tmp_path / "taken"
+    taken.write_text("not a folder")
+    found = cli("facts", "undo", "--data", str(taken))
+    assert found.exit_code == 2 and "is a file" in found.stderr
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        found = cli("chat", "--port", str(server.getsockname()[1]))
+    assert found.exit_code == 2 and "another program uses it" in found.stderr and "--port" in found.stderr
 
 
 def test_import_and_export(cli_json: CliJson, tmp_path: Path) -> None:
