@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from app.engine import Engine
 from app.fact_desk import FactDesk
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from evaluation.methods import Method
     from evaluation.report import Cell, Row
     from evaluation.report import Comparison as Found
-    from knowledge.probes import Kind, Probe, ProbeSet
+    from knowledge.probes import Probe, ProbeSet
 
 
 class CompareDesk:
@@ -104,7 +104,9 @@ class CompareDesk:
         """The probes of each edit, by its ``id``. What was made out of the relation keeps all that is known of it."""
         if not lines:
             raise InvalidInput("There is no probe to ask. Write at least one, or go back to those made by the program.")
-        made = [{(probe.kind, probe.text): probe for probe in self._made(edit)} for edit in edits]
+        made: list[dict[tuple[str, str], Probe]] = [
+            {(probe.kind, probe.text): probe for probe in self._made(edit)} for edit in edits
+        ]
         found: dict[int, list[Probe]] = {id(edit): [] for edit in edits}
         for line in lines:
             if not 0 <= line.fact < len(edits):
@@ -162,8 +164,7 @@ def _probe(line: ProbeLine, made: Probe | None) -> Probe:
     changes = metric_of(line.kind) != "locality"
     if changes and expected is None:
         raise InvalidInput(f"Give the right answer to {line.prompt!r}; only what must not change does without.")
-    kind = cast("Kind", line.kind)
-    return Probe(kind, line.prompt, None, expected, must_change=changes, source="user")
+    return Probe(line.kind, line.prompt, None, expected, must_change=changes, source="user")
 
 
 def comparison_view(found: Found) -> Comparison:

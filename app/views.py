@@ -187,6 +187,7 @@ class EntryView:
     locality_after: float | None = None
     locality_n: int = 0
     warnings: tuple[str, ...] = ()  # what was past the guard's limits
+    layer_source: str = ""  # why these layers: as set, published, from causal tracing, or by which rule
 
 
 @dataclass(frozen=True)

@@ -121,4 +121,5 @@ def entry_view(entry: Entry) -> EntryView:
         locality_after=entry.locality.after if entry.locality else None,
         locality_n=entry.locality.n if entry.locality else 0,
         warnings=entry.warnings,
+        layer_source=entry.layer_source,
     )

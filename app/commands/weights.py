@@ -196,6 +196,8 @@ def show(entry_id: EntryId, json_: Json = False, data: Data = None, model: Model
             typer.echo(edit.statement)
         if entry.imported_from:
             typer.echo(f"Imported from {entry.imported_from}.")
+        if entry.layer_source:
+            typer.echo(f"Layers {', '.join(map(str, entry.layers))}: {entry.layer_source}")
         table(("module", "|dW|/|W|"), [(name, f"{norm:.4f}") for name, norm in entry.norms.items()])
         if entry.locality:
             seen = entry.locality

@@ -43,7 +43,7 @@ def _entry(entry: EntryView) -> str:
 
 def _guard(entry: EntryView) -> str:
     """What the guard measured, and what it warned of."""
-    parts = []
+    parts = [entry.layer_source] if entry.layer_source else []
     if entry.on_top_of and not entry.undone:
         parts.append(f"on top of {', '.join(f'#{number}' for number in entry.on_top_of[:8])}")
     if entry.locality_before is not None and entry.locality_after is not None:

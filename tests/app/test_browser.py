@@ -23,7 +23,7 @@ HOSTILE = "<img src=x onerror=alert(1)> ${alert(2)} {{value}}"
 def expect(locator: Any) -> Any:
     from playwright.sync_api import expect as wait
 
-    wait.set_options(timeout=15_000)  # a busy machine takes its time
+    wait.set_options(timeout=30_000)  # a busy machine takes its time
     return wait(locator)
 
 
