@@ -488,6 +488,8 @@ class FakeService:
             "answer": answer,
             "source": "memory" if fact else "model",
             "strategy": "ike" if fact else "none",
+            "route": {"strategy": "ike", "reason": "a stored fact is in scope"}
+            if fact else {"strategy": "model", "reason": "no stored fact is in scope"},
             "hits": [{"fact_id": fact.id, "text": fact.statement, "score": 0.83}] if fact else [],
             "gate": {"in_scope": fact is not None, "score": 0.83 if fact else 0.21, "threshold": 0.61},
             "steps": [],
@@ -504,9 +506,10 @@ class FakeService:
     def _corrected(meant: CorrectionView) -> dict[str, Any]:
         step = {"correction": meant.text, "given for": meant.question, "score": 1.0, "source": "memory"}
         gate = {"in_scope": False, "score": 0.21, "threshold": 0.61}
+        reason = "the user has corrected a question like this one"
         return {
             "answer": "As you meant it", "source": "memory", "strategy": "memprompt", "hits": [], "gate": gate,
-            "steps": [step], "weight_edits": [], "seconds": 0.05,
+            "steps": [step], "weight_edits": [], "seconds": 0.05, "route": {"strategy": "memprompt", "reason": reason},
         }  # fmt: skip
 
     def gate_rates(self) -> GateRates:

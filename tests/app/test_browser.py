@@ -205,7 +205,7 @@ def test_a_correction_in_words_by_the_button_and_in_the_chat(window: Window, ser
     page.locator("#meant-keep").click()
     expect(last_answer(window)).to_have_text("As you meant it")
     expect(page.locator("#chat .user.message").last).to_contain_text(f"No, I meant: the film {HOSTILE}")
-    expect(page.locator("#evidence")).to_contain_text("you corrected a question like this one")
+    expect(page.locator("#evidence")).to_contain_text("the user has corrected a question like this one")
     expect(page.locator("#evidence")).to_contain_text("about Where is the Colosseum?")
     window.ask("Where is Big Ben?")
     window.ask("No, I meant the bell.")
