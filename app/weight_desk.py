@@ -10,7 +10,7 @@ from app.engine import Engine
 from app.fact_desk import FactDesk
 from app.views import EntryView, MethodView
 from knowledge.edit import Edit
-from knowledge.errors import InvalidInput, UnknownName
+from knowledge.errors import InvalidInput
 
 if TYPE_CHECKING:
     from editors.ledger import Entry
@@ -53,12 +53,11 @@ class WeightDesk:
         Raises:
             PalimpsestError: the sentence is not understood, a fact does not exist, or the editor refuses.
         """
-        from editors.registry import available, get_editor
+        from editors.registry import get_editor
 
-        if method not in available():  # said at once, not after the encoder has been loaded
-            raise UnknownName("editor", method, available())
-        edits = self.edits(text, fact_ids)
+        # first, so that an unknown method is told at once and not after the encoder has been loaded
         editor = get_editor(method, moments=self._engine.moments, seed=self._engine.settings.seed)
+        edits = self.edits(text, fact_ids)
         return entry_view(self._engine.ledger.apply(editor, edits, progress=progress))
 
     def edits(self, text: str | None, fact_ids: Sequence[int]) -> list[Edit]:

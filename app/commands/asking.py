@@ -45,7 +45,7 @@ def ask(
         with busy("loading the model and asking it", json_):
             found = service.ask(question, mode=mode, strategy=strategy)
         if json_:
-            emit(found)
+            emit({key: value for key, value in found.items() if key != "route"})  # the documented shape; see ``route``
             return
         typer.echo(found["answer"])
         _show_steps(found["steps"])

@@ -247,6 +247,9 @@ class StubEditor:
     name = "stub"
     overrides: ClassVar[dict[str, Any]] = {}
 
+    def layer_source(self, lm: LanguageModel) -> str:
+        return "the first"
+
     def edit(self, lm: LanguageModel, edits: Any, **_: Any) -> Any:
         import torch
 
