@@ -306,13 +306,17 @@ class FactsTab:
         return SHOWN, text, gr.update(value=fact.object, visible=fact.current), fact_id
 
     def _details_again(self, chosen: int | None) -> tuple[Any, ...]:
-        """The open fact as it is now: an undo, an import or another window may have changed it."""
+        """The open fact as it is now: an undo, an import or another window may have changed it.
+
+        The new object stays as it is: somebody may be typing it.
+        """
         if chosen is None:
             return gr.skip(), gr.skip(), gr.skip()
         try:
-            return self._details(chosen)[:3]
+            shown, text, *_ = self._details(chosen)
+            return shown, text, gr.update(visible=self.page.service.facts.get(chosen).current)
         except PalimpsestError:  # it is gone
-            return HIDDEN, "", ""
+            return HIDDEN, "", gr.skip()
 
     def _save(self, chosen: int | None, object: str) -> tuple[Any, ...]:
         if chosen is None or not object.strip():
