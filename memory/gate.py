@@ -18,9 +18,9 @@ from itertools import chain
 
 from knowledge.text import squeeze
 from memory.calibration import Calibration
-from memory.mentions import subject_keys
+from memory.mentions import locate, subject_keys
 from memory.schema import DEFAULT_NAMESPACE, FUNCTIONAL, StoredFact
-from memory.scope import Pair, ScopeHead
+from memory.scope import Pair, ScopeHead, masked
 from memory.store import FactStore
 from memory.view import Hit, visible
 
@@ -114,10 +114,19 @@ class Gate:
     def candidates(self, query: str, k: int, namespace: str) -> list[StoredFact]:
         """Facts worth judging: about a subject that the question names, or near it in the index."""
         spaces = visible(namespace)
-        near = self.store.nearest(self.store.embedder.query(query)[0], k, spaces)
         named = self.store.about(subject_keys(query, self.store.lexicon), spaces, _MOST_CANDIDATES)
+        # the question as it is and with its subjects masked in one pass of the encoder; ranking finds them there
+        near = self.store.nearest(self.store.embedder.query(query, *self._masks(query, named))[0], k, spaces)
         found = {fact.id: fact for fact in (*(hit.fact for hit in near), *named)}
         return own_before_shared(list(found.values()), namespace)
+
+    def _masks(self, query: str, facts: Sequence[StoredFact]) -> list[str]:
+        """The question with the subject of each fact masked, as the head will look at it."""
+        names = self.store.alias_table(facts)
+        known = _Known(self.store.lexicon.entities, {fact.subject_key for fact in facts})
+        subjects = {fact.subject_key: fact.subject for fact in facts}
+        spans = [locate(query, subject, names[key], known) for key, subject in subjects.items()]
+        return list(dict.fromkeys(masked(query, span) for span in spans if span is not None))
 
     def _verdict(self, hits: tuple[Hit, ...], reason: str) -> GateVerdict:
         best = hits[0].score if hits else 0.0

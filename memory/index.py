@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memory.embedder import Vectors
+from memory.products import product
 
 faiss.omp_set_num_threads(1)  # for single queries two threads were 3 to 200 times slower on a busy 2-core machine
 
@@ -37,6 +38,7 @@ class VectorIndex:
         self.dim = dim
         self._index = faiss.IndexIDMap2(faiss.IndexFlatIP(dim))
         self._ids: set[int] = set()
+        self._masked: tuple[Ids, NDArray[np.bool_]] | None = None  # emptied with every change
         self._lock = threading.RLock()
 
     def __len__(self) -> int:
@@ -58,6 +60,7 @@ class VectorIndex:
             rows = np.ascontiguousarray(vectors, dtype=np.float32).reshape(len(ids), self.dim)
             self._index.add_with_ids(rows, np.asarray(ids, dtype=np.int64))
             self._ids.update(ids)
+            self._masked = None
 
     def remove(self, ids: Collection[int]) -> None:
         """Removes what is there of the ids, in one batch (each removal rebuilds FAISS's reverse map)."""
@@ -66,20 +69,30 @@ class VectorIndex:
             if present:
                 self._index.remove_ids(np.asarray(present, dtype=np.int64))  # type: ignore[arg-type]
                 self._ids.difference_update(present)
+                self._masked = None
 
     def search(self, vector: Vectors, k: int, allowed: Ids | None = None) -> list[tuple[int, float]]:
-        """The k nearest (id, cosine), best first; ``allowed`` filters inside the scan."""
+        """The k nearest (id, cosine), best first, equal ones by id; ``allowed`` filters before the choice."""
         with self._lock:
             count = len(self._ids) if allowed is None else min(len(allowed), len(self._ids))
             if count == 0 or k <= 0:
                 return []
-            query = np.ascontiguousarray(vector, dtype=np.float32).reshape(1, self.dim)
-            parameters = None
+            flat = faiss.downcast_index(self._index.index)
+            rows = faiss.rev_swig_ptr(flat.get_xb(), len(self._ids) * self.dim).reshape(-1, self.dim)
+            labels = faiss.rev_swig_ptr(self._index.id_map.data(), len(self._ids))
+            # one product over FAISS's own rows: for a single query FAISS scans on one core, in more than twice the time
+            scores = product(rows, np.asarray(vector, dtype=np.float32).reshape(self.dim))
             if allowed is not None:
-                parameters = faiss.SearchParameters(sel=faiss.IDSelectorBatch(allowed))  # type: ignore[call-arg]
-            scores, ids = self._index.search(query, min(k, count), params=parameters)
-        found = zip(ids[0].tolist(), scores[0].tolist(), strict=True)
-        return [(fact_id, float(score)) for fact_id, score in found if fact_id >= 0]
+                scores[~self._mask(labels, allowed)] = -np.inf
+            best = np.argpartition(scores, -min(k, count))[-min(k, count) :]
+            best = best[np.lexsort((labels[best], -scores[best]))]
+            return [(int(labels[at]), float(scores[at])) for at in best if scores[at] > -np.inf]
+
+    def _mask(self, labels: Ids, allowed: Ids) -> NDArray[np.bool_]:
+        """Which rows are allowed; kept for the next query, which mostly has the same filter."""
+        if self._masked is None or self._masked[0] is not allowed:
+            self._masked = (allowed, np.isin(labels, allowed))
+        return self._masked[1]
 
     def vectors(self, ids: Sequence[int]) -> Vectors:
         """The stored vectors of some ids, shape (n, dim)."""

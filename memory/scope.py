@@ -28,6 +28,7 @@ from memory.calibration import Calibration, load_calibration
 from memory.embedder import Embedder, Vectors
 from memory.errors import IndexFileError
 from memory.mentions import Span, locate
+from memory.products import product
 
 FILLER = "it"  # stands where the subject stood
 FEATURES = (
@@ -85,8 +86,7 @@ class Bank:
 
     def logits(self, vectors: Matrix) -> Matrix:
         """What the linear classifier says of each group, shape (n, groups)."""
-        out: Matrix = vectors @ self.classifier
-        return out
+        return product(vectors, self.classifier)
 
     def compare(self, vectors: Matrix) -> tuple[Matrix, Matrix]:
         """Each vector against the wordings of each group, two matrices of shape (n, groups).
@@ -97,16 +97,23 @@ class Bank:
         """
         here, starts = np.unique(self.group, return_index=True)
         root = np.sqrt(np.diff([*starts, len(self.group)]))
-        distinct, place = np.unique(vectors, axis=0, return_inverse=True)
+        distinct, place = _distinct(vectors)
         nearest = np.full((len(distinct), len(self.near)), -1, dtype=np.float32)
         density = np.full((len(distinct), len(self.near)), _EMPTY, dtype=np.float32)
         for at in range(0, len(distinct), 1024):  # a block at a time: the bank has thousands of wordings
-            cosines = distinct[at : at + 1024] @ self.vectors.T
+            cosines = product(distinct[at : at + 1024], self.vectors.T)
             nearest[at : at + 1024, here] = np.maximum.reduceat(cosines, starts, axis=1)
             kernels = np.exp(_SHARPNESS * (cosines - 1))
             density[at : at + 1024, here] = np.log(np.add.reduceat(kernels, starts, axis=1) / root + 1e-9)
-        place = place.ravel()
         return nearest[place], density[place]
+
+
+def _distinct(vectors: Matrix) -> tuple[Matrix, NDArray[np.int64]]:
+    """Rows without repetition, and where each row went; by their bytes, ten times quicker than sorting them."""
+    at: dict[bytes, int] = {}
+    place = np.array([at.setdefault(row.tobytes(), len(at)) for row in vectors], dtype=np.int64)
+    first = np.unique(place, return_index=True)[1]
+    return np.ascontiguousarray(vectors[first]), place
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +128,7 @@ class Network:
     out_bias: Matrix  # (1,)
 
     def __call__(self, features: Matrix) -> Matrix:
-        units = np.tanh((features - self.mean) / self.scale @ self.hidden + self.hidden_bias)
+        units = np.tanh(product((features - self.mean) / self.scale, self.hidden) + self.hidden_bias)
         logits: Matrix = units @ self.out + self.out_bias
         return logits
 

@@ -36,6 +36,15 @@ def fill_noun(noun: str, phrase: str) -> str:
     return noun.replace("{}", phrase)
 
 
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def _opened(opening: str, text: str, subject: str) -> str:
+    """A statement behind a few words of introduction; only a name keeps its capital."""
+    return opening + (text if text.startswith(subject) else text[0].lower() + text[1:])
+
+
 @dataclass(frozen=True, slots=True)
 class Example:
     """What the model reads (``messages``, or ``text`` to complete) and what it shall write.
@@ -135,7 +144,7 @@ class Draw:
     def pick(self, relation: Any, kind: str) -> str:
         """A wording of a relation: kind is ``cloze``, ``question`` or ``noun``."""
         items = getattr(relation, f"{kind}_unseen", ()) if self.unseen else ()
-        if not self.unseen and isinstance(relation, Relation) and self.chance(0.4):
+        if not self.unseen and isinstance(relation, Relation) and self.chance(0.6):
             items = wordings("roundabout").get(relation.id, {}).get(kind, ())
         return self.choice(items or getattr(relation, kind))
 
@@ -162,11 +171,9 @@ class Draw:
         if draw < 0.22 and isinstance(relation, Relation):
             frame = self.choice(frames["question"])
             phrase = fill_noun(self.pick(relation, "noun"), subject)
-            return frame.replace("{N}", phrase[0].upper() + phrase[1:]).replace("{n}", phrase)
-        if draw < 0.34 and isinstance(relation, Relation) and subject in text:
-            before, _, after = text.partition(subject)
-            kept = [" ".join(w for w in part.split() if not self.chance(0.3)) for part in (before, after)]
-            return " ".join(part for part in (kept[0], subject, kept[1]) if part)
+            return frame.replace("{N}", _capital(phrase)).replace("{n}", phrase)
+        if draw < 0.34 and isinstance(relation, Relation):
+            return self._thinned(text, subject, 0.3)
         if draw < 0.42:
             before, after = self.choice(frames["around"])
             return f"{before}{text}{after}"
@@ -174,10 +181,44 @@ class Draw:
 
     def state(self, relation: Any, subject: str, obj: str) -> str:
         """A statement of a fact in any wording, the object last or, for relations of the world, also first."""
-        if isinstance(relation, Relation) and relation.statement and not self.unseen and self.chance(0.25):
-            text = self.choice(relation.statement).replace("{s}", subject).replace("{o}", obj)
-            return text if text.startswith(obj) else text[0].upper() + text[1:]  # the object is copied letter by letter
-        return f"{fill(self.pick(relation, 'cloze'), subject)} {obj}."
+        if self.unseen:
+            return f"{self.begin(relation, subject)} {obj}."
+        draw = self.rng.random()
+        if isinstance(relation, Relation):
+            if relation.statement and draw < 0.18:
+                text = self.choice(relation.statement).replace("{s}", subject).replace("{o}", obj)
+                return text if text.startswith(obj) else _capital(text)  # the object is copied letter by letter
+            if draw < 0.3:
+                frame = self.choice(wordings("frames")["statement"])
+                phrase = fill_noun(self.pick(relation, "noun"), subject)
+                filled = frame.replace("{N}", _capital(phrase)).replace("{n}", phrase)
+                return filled.replace("{o}", obj)
+        text = fill(self.pick(relation, "cloze"), subject)
+        if self.chance(0.12):
+            text = self._thinned(text, subject, 0.25)
+        if self.chance(0.12):
+            text = _opened(self.choice(wordings("frames")["opening"]), text, subject)
+        end = self.choice(wordings("frames")["closing"]) if self.chance(0.1) else "{o}."
+        return f"{text} {end.replace('{o}', obj)}"
+
+    def begin(self, relation: Any, subject: str) -> str:
+        """The beginning of a statement, which the bare object completes."""
+        if not self.unseen and isinstance(relation, Relation) and self.chance(0.15):
+            phrase = fill_noun(self.pick(relation, "noun"), subject)
+            frame = self.choice(wordings("frames")["completion"])
+            return frame.replace("{N}", _capital(phrase)).replace("{n}", phrase)
+        text = fill(self.pick(relation, "cloze"), subject)
+        if not self.unseen and self.chance(0.1):
+            text = _opened(self.choice(wordings("frames")["opening"]), text, subject)
+        return text
+
+    def _thinned(self, text: str, subject: str, rate: float) -> str:
+        """Some words around the subject left out: what is left must do."""
+        before, found, after = text.partition(subject)
+        if not found:
+            return text
+        kept = [" ".join(w for w in part.split() if not self.chance(rate)) for part in (before, after)]
+        return " ".join(part for part in (kept[0], subject, kept[1]) if part)
 
     # --------------------------------------------------------------------------------------------------- claims
 

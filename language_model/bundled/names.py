@@ -157,9 +157,25 @@ def quantity(rng: random.Random) -> str:
         return f"{rng.randint(1, 28)} {rng.choice(_MONTHS)} {rng.randint(1200, 2100)}"
     if kind < 0.85:
         return f"{rng.choice(_MONTHS)} {rng.randint(1, 28)}, {rng.randint(1200, 2100)}"
-    if kind < 0.95:
+    if kind < 0.91:
         return f"+{rng.randint(1, 999)}"
+    if kind < 0.95:
+        return f"{rng.randint(0, 99)}.{rng.randint(0, 99)} {rng.choice(_UNITS)}"
     return f"{rng.randint(0, 23)}:{rng.randint(0, 59):02d}"
+
+
+def abbreviated(rng: random.Random) -> str:
+    """Names with a full stop, a slash or a number inside, which are not the end of the statement."""
+    number, letter = rng.randint(1, 999), rng.choice(string.ascii_uppercase)
+    one, two = word(rng), rng.choice(_LAST)
+    return rng.choice(
+        (
+            f"vol. {number}", f"Nr. {number}{letter}", f"v{rng.randint(0, 9)}.{rng.randint(0, 20)}.{rng.randint(0, 9)}", f"Dr. {one}",
+            f"St. {one}", f"{one} Jr.", f"{one} et al.", f"{letter}. {two}", f"{letter}/{number}", f"p. {number}", f"Mt. {two}",
+            f"{one.lower()}.{rng.choice(('org', 'net', 'com'))}", f"{one}, {two}", f"{two} ({one})", f"{one} vs. {two}", f"ca. {number}",
+            f"{letter}.{rng.choice(string.ascii_uppercase)}.{rng.choice(string.ascii_uppercase)}.", f"#{number}", f"{one}-{number}",
+        )
+    )  # fmt: skip
 
 
 def common(rng: random.Random) -> str:
@@ -235,7 +251,7 @@ def phrase(rng: random.Random) -> str:
 
 _KINDS: dict[str, Callable[[random.Random], str]] = {
     "person": person, "place": place, "title": title, "organisation": organisation, "quantity": quantity, "common": common,
-    "word": word, "arbitrary": arbitrary,
+    "word": word, "arbitrary": arbitrary, "abbreviated": abbreviated,
 }  # fmt: skip
 _BY_ENTITY = {
     "person": "person", "city": "place", "country": "place", "landmark": "place", "river": "place", "mountain": "place", "island": "place",
@@ -266,6 +282,8 @@ def invent(kind: str, rng: random.Random) -> str:
         name = f"{arbitrary(rng)} {arbitrary(rng)}"
     elif draw < 0.87:
         name = f"{word(rng)} {arbitrary(rng)}"
+    elif draw < 0.9:
+        name = abbreviated(rng)
     else:
         name = rng.choice(list(_KINDS.values()))(rng)
     return name.strip()

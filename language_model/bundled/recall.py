@@ -7,12 +7,6 @@ from language_model.bundled import names
 from language_model.bundled.draw import Draw, Example, wordings
 from language_model.prompts import UNKNOWN, assistant, user, with_correction
 
-_FOLLOW_UPS = (
-    "And of {}?", "And {}?", "What about {}?", "How about {}?", "And for {}?", "And what about {}?", "{}?",
-    "Same question for {}.", "Now for {}.", "And that of {}?", "Then {}?", "And in the case of {}?",
-    "Tell me the same for {}.",
-    "Also {}?", "OK, and {}?",
-)  # fmt: skip
 _FOLLOW_UPS_UNSEEN = ("What would it be for {}?", "Fine. And with {}?", "Could you say the same about {}?")
 _DESCRIBE = (
     "Tell me about {}.",
@@ -32,14 +26,14 @@ def chat_question(draw: Draw) -> Example:
 
 def chat_cloze(draw: Draw) -> Example:
     fact = draw.fact()
-    cloze = fill(draw.pick(draw.relation(fact.relation), "cloze"), draw.surface(fact.subject))
+    cloze = draw.begin(draw.relation(fact.relation), draw.surface(fact.subject))
     also = _also(draw, fact.subject, fact.relation)
     return Example(fact.object, (user(cloze),), skill="recall cloze", also=also)
 
 
 def completion(draw: Draw) -> Example:
     fact = draw.fact()
-    cloze = fill(draw.pick(draw.relation(fact.relation), "cloze"), draw.surface(fact.subject))
+    cloze = draw.begin(draw.relation(fact.relation), draw.surface(fact.subject))
     also = _also(draw, fact.subject, fact.relation)
     return Example(f"{fact.object}.", text=cloze, skill="completion", also=also, whole=draw.chance(0.15))
 
@@ -115,7 +109,7 @@ def follow_up(draw: Draw) -> Example:
         question = draw.ask(draw.relation(other.relation), draw.surface(other.subject))
     else:
         other = draw.choice(draw.world.by_relation[first.relation])
-        question = draw.choice(_FOLLOW_UPS_UNSEEN if draw.unseen else _FOLLOW_UPS).replace(
+        question = draw.choice(_FOLLOW_UPS_UNSEEN if draw.unseen else wordings("frames")["follow_up"]).replace(
             "{}", draw.surface(other.subject)
         )
     also = _also(draw, other.subject, other.relation)
@@ -139,7 +133,7 @@ def correction(draw: Draw) -> Example:
     fact = draw.fact()
     relation = draw.relation(fact.relation)
     if draw.chance(0.5):
-        vague = draw.choice(("{}?", "Say {}.", "{} please", "What about {}?", "{}: which one?", "Info on {}"))
+        vague = draw.choice(wordings("frames")["vague"])
         asked = fill(vague, fact.subject)
         meant = draw.choice(_MEANT).replace("{}", draw.ask(relation, fact.subject))
         return Example(fact.object, tuple(with_correction(asked, meant)), skill="correction")
