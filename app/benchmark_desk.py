@@ -6,7 +6,6 @@ something. The engine is the same, :func:`evaluation.compare.compare`. The ledge
 
 from __future__ import annotations
 
-import random
 import statistics
 import threading
 from collections.abc import Callable, Sequence
@@ -15,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 from app.compare_desk import CompareDesk, check_methods, comparison_view, method_rows
 from app.engine import Engine
 from app.views import Comparison
+from knowledge.counterfactuals import counterfactuals
 from knowledge.errors import InvalidInput
 
 if TYPE_CHECKING:
     from evaluation.report import Comparison as Found
     from evaluation.report import Row
-    from knowledge.edit import Edit
-    from knowledge.world import World
 
 MOST_FACTS = 1_000
 
@@ -81,25 +79,6 @@ class BenchmarkDesk:
             if stop.is_set():
                 break
         return comparison_view(merged(found)) if found else Comparison((), (), ())
-
-
-def counterfactuals(world: World, count: int, seed: int) -> list[Edit]:
-    """So many edits of different facts to another object of their relation, each relation as likely as any other."""
-    rng = random.Random(seed)
-    relations = [r.id for r in world.relations.values() if r.functional and len(_objects(world, r.id)) > 1]
-    found: dict[tuple[str, str], Edit] = {}
-    for _ in range(200 * count):
-        if len(found) == count:
-            break
-        relation = rng.choice(relations)
-        fact = rng.choice(world.by_relation[relation])
-        target = rng.choice([name for name in _objects(world, relation) if name != fact.object])
-        found.setdefault((fact.subject, relation), world.edit(fact.subject, relation, target))
-    return list(found.values())
-
-
-def _objects(world: World, relation: str) -> tuple[str, ...]:
-    return world.objects_of_relation.get(relation, ())
 
 
 def merged(parts: Sequence[Found]) -> Found:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +10,7 @@ from editors.hypernetwork_data import is_held_out
 from evaluation.compare import completion, prompt_of
 from evaluation.methods import Treatment
 from evaluation.metrics import generation_right
+from knowledge.counterfactuals import counterfactuals
 from knowledge.edit import Edit
 from knowledge.probes import Amounts, Probe, probes_for
 from knowledge.world import load_world
@@ -35,28 +35,14 @@ def load(name: str) -> LanguageModel:
     return LanguageModel(model, AutoTokenizer.from_pretrained(BUNDLED_WEIGHTS), GPT2_SIZE)
 
 
-def counterfactuals(count: int, *, seed: int = 0, held_out: bool = False) -> list[Edit]:
-    """So many edits of different facts, each relation as likely as any other; the same for the same seed.
+def drawn(count: int, *, seed: int = 0, held_out: bool = False) -> list[Edit]:
+    """Counterfactual edits of the bundled world.
 
     Args:
         held_out: only subjects that MEND and KE were not trained on.
     """
-    world, rng = load_world(), random.Random(seed)
-    relations = [
-        relation
-        for relation in world.relations.values()
-        if relation.functional and len(world.objects_of_relation.get(relation.id, ())) > 1
-    ]
-    found: dict[tuple[str, str], Edit] = {}
-    for _ in range(200 * count):
-        if len(found) == count:
-            break
-        relation = rng.choice(relations)
-        fact = rng.choice(world.by_relation[relation.id])
-        target = rng.choice([item for item in world.objects_of_relation[relation.id] if item != fact.object])
-        if not held_out or is_held_out(fact.subject):
-            found.setdefault((fact.subject, relation.id), world.edit(fact.subject, relation.id, target))
-    return list(found.values())
+    keep = (lambda fact: is_held_out(fact.subject)) if held_out else None
+    return counterfactuals(load_world(), count, seed, keep=keep)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.edit_cases import Exam, answers, counterfactuals, load
+from benchmarks.edit_cases import Exam, answers, drawn, load
 from benchmarks.kept_rows import KeptRows
 from benchmarks.peers import check_peer, run_peer
 from benchmarks.plain_editing import plain_memit, plain_r_rome
@@ -51,7 +51,7 @@ PLAIN: dict[str, Callable[..., Overlay]] = {"r-rome": plain_r_rome, "memit": pla
 
 def table(options: argparse.Namespace) -> None:
     """Every method on the same facts: each fact edited alone, or all of them in one call."""
-    lm, edits = load(options.model), counterfactuals(options.facts, seed=options.seed, held_out=True)
+    lm, edits = load(options.model), drawn(options.facts, seed=options.seed, held_out=True)
     exam, moments = Exam(lm, edits, seed=options.seed), MomentStore(cache_dir=options.cache)
     rows = KeptRows(options.keep, _what(options, lm, "facts", "together", "limit"))
     names = options.methods or list(available())
@@ -131,7 +131,7 @@ def speed(options: argparse.Namespace) -> None:
                 continue
             cells: dict[str, dict[str, Any]] = {"ours": _in_own_process(options, method, size, "ours")}
             if options.peer is not None:
-                edits = counterfactuals(size, seed=options.seed)
+                edits = drawn(size, seed=options.seed)
                 cells[other] = run_peer(options.peer, method, lm, edits, MomentStore(cache_dir=options.cache))
             elif method in PLAIN and size <= options.plain_most:
                 cells[other] = _in_own_process(options, method, size, other)
@@ -164,13 +164,13 @@ def _in_own_process(options: argparse.Namespace, method: str, size: int, way: st
 
 def cell(options: argparse.Namespace) -> None:
     """One measurement: prints seconds, peak memory in MiB above the loaded model, and a file with the change."""
-    lm, edits = load(options.model), counterfactuals(options.size, seed=options.seed)
+    lm, edits = load(options.model), drawn(options.size, seed=options.seed)
     moments = MomentStore(cache_dir=options.cache)
     editor = get_editor(options.method, moments=moments, refuse_known=False)
     settings = editor.settings(lm)
     moments.get(lm, getattr(settings, "layers", None) or [settings.layer])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    editor.edit(lm, counterfactuals(1, seed=99))  # first calls of the libraries are no cost of an edit
+    editor.edit(lm, drawn(1, seed=99))  # first calls of the libraries are no cost of an edit
     start = time.perf_counter()
     overlay = editor.edit(lm, edits) if options.way == "ours" else PLAIN[options.method](lm, edits, settings, moments)
     seconds = time.perf_counter() - start
@@ -201,7 +201,7 @@ def _gap(ours: str, plain: str) -> float:
 
 def moments(options: argparse.Namespace) -> None:
     """Edit quality against the number of tokens that the second moments are made of."""
-    lm, edits = load(options.model), counterfactuals(options.facts, seed=options.seed)
+    lm, edits = load(options.model), drawn(options.facts, seed=options.seed)
     exam = Exam(lm, edits, seed=options.seed)
     rows = KeptRows(options.keep, _what(options, lm, "facts", "method", "tokens"))
     finest = MomentStore(sample_tokens=max(options.tokens))
@@ -238,7 +238,7 @@ def moments(options: argparse.Namespace) -> None:
 
 def sequence(options: argparse.Namespace) -> None:
     """Edits one after another (or in batches), and how many of ALL made so far still hold."""
-    lm, edits = load(options.model), counterfactuals(options.edits, seed=options.seed)
+    lm, edits = load(options.model), drawn(options.edits, seed=options.seed)
     kept, rows = KeptRows(options.keep, _what(options, lm, "edits", "batch", "every", "locality")), []
     for name in options.methods or ["r-rome", "alphaedit", "rome"]:
         points = _run_sequence(lm, name, edits, options, kept)

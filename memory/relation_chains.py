@@ -9,21 +9,23 @@ kind of thing that the one before ends at; they are scored by how well they expl
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from knowledge.relations import Relation
 from knowledge.world import load_world
+from memory.evidence import Evidence
 from memory.questions import Reading, in_order
-from memory.relation_words import Floats, RelationWords
+from memory.relation_words import Floats
 
 _LONGEST = 5
 _BEAM = 60
 _FINALISTS = 20
 _HOP = 1.5  # cost of a relation in the chain
 _SPOKEN = 1.0  # log ratio from which a word counts as saying a relation; a chain has no silent ones
+_OWN = 0.5  # by which the last hop explains some word better than those before it
 ENOUGH = 3.0  # score from which a chain is believed
 
 
@@ -39,21 +41,19 @@ class RelationChain:
     score: float
 
 
-def read_relations(
-    reading: Reading, relations: Mapping[str, Relation], table: RelationWords | None = None
-) -> RelationChain | None:
+def read_relations(reading: Reading, relations: Mapping[str, Relation], evidence: Evidence) -> RelationChain | None:
     """The chain of relations that explains the question best; None where none does well enough.
 
     Args:
         relations: those that may be asked for, by id.
+        evidence: what the words of this reading speak for.
     """
-    table = table or RelationWords.bundled()
     asked = reading.stems
     known = list(relations.values())
     if not known or not asked:
         return None
-    group = {sense.id: sense.group for sense in table.vocabulary.senses if sense.subject_type}
-    rows = np.array([_row(relation, asked, table, group.get(relation.id)) for relation in known])
+    group = {sense.id: sense.group for sense in evidence.table.vocabulary.senses if sense.subject_type}
+    rows = np.array([_row(relation, evidence, group.get(relation.id)) for relation in known])
     spoken = np.asarray((rows >= _SPOKEN).any(1))
     world = load_world()
     tables = world.types_of(world.canonical(reading.start.name) or reading.start.name)
@@ -76,19 +76,21 @@ def read_relations(
     done.sort(key=lambda item: -item[0])
     best: RelationChain | None = None
     for _, chain, _ in done[:_FINALISTS]:
-        found = RelationChain(tuple(known[number] for number in chain), _score(rows[list(chain)], reading))
+        found = RelationChain(tuple(known[number] for number in chain), _score(rows[list(chain)], reading, evidence))
         if found.score >= ENOUGH and (best is None or found.score > best.score):
             best = found
     return best
 
 
-def _score(rows: Floats, reading: Reading) -> float:
-    last, before = rows[-1], rows[:-1].max(0, initial=0.0)
-    first, second = (float((last - before)[list(part)].sum()) for part in reading.heads)
-    return in_order(rows, reading.left, reading.right) - _HOP * len(rows) + first + second / 2
+def _score(rows: Floats, reading: Reading, evidence: Evidence) -> float:
+    before = rows[:-1].max(0, initial=0.0)
+    if (rows[-1] - before).max() < _OWN:
+        return -np.inf  # nothing in the question says the last hop
+    ends = evidence.ends_right(rows[-1], before, reading.heads)
+    return in_order(rows, reading.left, reading.right) - _HOP * len(rows) + ends
 
 
-def _row(relation: Relation, asked: Sequence[str], table: RelationWords, group: str | None) -> Floats:
+def _row(relation: Relation, evidence: Evidence, group: str | None) -> Floats:
     own = [relation.label, relation.cloze[0], relation.question[0], *relation.noun[:4]]
     masked = [text.replace("{}", " ") for text in own]
-    return table.fact_ratios(asked, table.group_weights(masked, group), masked)
+    return evidence.fact_ratios(evidence.table.group_weights(masked, group), masked)

@@ -119,6 +119,42 @@ def gate(
     )
 
 
+@app.command("chains")
+@command
+def chains(
+    encoder: Annotated[str | None, typer.Option(help="Sentence encoder; that of the settings when left out.")] = None,
+    questions: Annotated[int, typer.Option(min=100, help="Questions to make of known wordings.")] = 20_000,
+    seed: Annotated[int, typer.Option(help="Seed of the questions.")] = 0,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="Write it here, not over the shipped one.", show_default=False)
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Train the tagger that reads multi-hop questions for an encoder (minutes)."""
+    settings = load_settings(encoder=encoder)
+    set_up(settings)
+    import random
+
+    from knowledge.world import load_world
+    from language_model.bundled.draw import wordings
+    from memory.embedder import load_embedder
+    from memory.tagger import SHIPPED
+    from memory.tagger_training import Questions, train
+    from memory.vocabulary import bundled
+
+    tell = progress_to_stderr(json_)
+    embedder, path = load_embedder(settings.encoder), output or SHIPPED
+    tables = [wordings(name) for name in ("roundabout", "composites", "frames")]
+    drawn = Questions(bundled(), load_world(), *tables, random.Random(seed))
+    train(
+        drawn, embedder, count=questions, seed=seed, progress=lambda w, done, total: tell(done / max(1, total), w)
+    ).save(path)
+    if json_:
+        emit({"path": str(path), "encoder": embedder.id})
+        return
+    typer.echo(f"The tagger is in {path}.")
+
+
 @app.command("serac")
 @command
 def serac(

@@ -59,6 +59,7 @@ class BenchmarkTab:
             self.count = gr.Slider(1, MOST, value=10, step=1, label="Facts", elem_id="bench-count")
             methods = [(item.title, item.name) for item in desk.methods()]
             self.methods = gr.CheckboxGroup(methods, value=desk.usual(), label="Methods", elem_id="bench-methods")
+            self.missing = gr.HTML("", elem_id="bench-missing")
             with gr.Row(equal_height=True):
                 self.together = gr.Checkbox(
                     False, label="all facts in one edit", container=False, min_width=170, elem_id="bench-together"
@@ -82,6 +83,10 @@ class BenchmarkTab:
         self.run.click(guarded(self._start), inputs, self.shown, queue=False, **quiet)
         self.stop.click(self._stop, None, self.shown, queue=False, **quiet)
         self.timer.tick(guarded(self.look), None, self.shown, queue=False, **quiet)
+
+    def on_show(self) -> tuple[Any, ...]:
+        """What the methods are, then :meth:`look`; when the tab comes to the front."""
+        return *self.page.method_choices(), *self.look()
 
     def look(self) -> tuple[Any, ...]:
         """How far it is; the figures, once they are there. The timer stops itself when nothing runs."""

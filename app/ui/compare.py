@@ -116,11 +116,7 @@ class CompareTab:
 
     def on_show(self) -> tuple[Any, Any, str]:
         """Fresh choices, when the tab comes to the front, and which methods this model lacks."""
-        missing = self.page.service.weights.unavailable()
-        methods = self.page.service.comparing.methods()
-        choices = [(f"{m.title} (not available)" if m.name in missing else m.title, m.name) for m in methods]
-        told = "".join(note(f"{m.title} {missing[m.name]}.") for m in methods if m.name in missing)
-        return gr.update(choices=fact_choices(self.page)), gr.update(choices=choices), told
+        return gr.update(choices=fact_choices(self.page)), *self.page.method_choices()
 
     def _begin(self, owner: str) -> tuple[Any, Any]:
         self.page.runs.start(f"compare {owner}")

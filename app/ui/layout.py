@@ -79,7 +79,10 @@ def build_blocks(service: Any) -> gr.Blocks:
         compare_tab.select(
             guarded(compare.on_show), None, [compare.stored, compare.methods, compare.missing], queue=False, **quiet
         )
-        benchmark_tab.select(guarded(benchmark.look), None, benchmark.shown, queue=False, **quiet)
+        benchmark_tab.select(
+            guarded(benchmark.on_show), None, [benchmark.methods, benchmark.missing, *benchmark.shown], queue=False,
+            **quiet,
+        )  # fmt: skip
         _watch_loading(page, blocks, quiet)
         add_endpoints(page)
     return blocks

@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from app.ui.render import esc
+from app.ui.render import esc, note
 from app.views import Status
 
 MODEL_SLOT = "model"
@@ -56,6 +56,14 @@ class Page:
     header: gr.HTML | None = None
     owner: gr.Textbox | None = None  # the browser's secret; travels with each event, like a cookie
     chat: gr.Textbox | None = None  # the chat that this browser tab shows
+
+    def method_choices(self) -> tuple[dict[str, Any], str]:
+        """The methods to tick, and a note on those that the loaded model lacks a trained network for."""
+        missing = self.service.weights.unavailable()
+        methods = self.service.comparing.methods()
+        choices = [(f"{m.title} (not available)" if m.name in missing else m.title, m.name) for m in methods]
+        told = "".join(note(f"{m.title} {missing[m.name]}.") for m in methods if m.name in missing)
+        return gr.update(choices=choices), told
 
     def header_html(self) -> str:
         return status_html(self.service.status())

@@ -101,7 +101,8 @@ class GraphWalk(Strategy):
         found: list[tuple[RelationChain, Start]] = []
         for start in self.reader.entities(query, namespace):
             reading = self.reader.read(query, start)
-            chain = read_relations(reading, self.gate.store.lexicon.relations, self.reader.table)
+            evidence = self.reader.evidence(reading)
+            chain = read_relations(reading, self.gate.store.lexicon.relations, evidence)
             if chain is not None and reading.strangers == 0:
                 found.append((chain, start))
         return max(found, key=lambda pair: pair[0].score, default=None)

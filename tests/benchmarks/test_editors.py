@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import editors as bench
-from benchmarks.edit_cases import counterfactuals, outcomes
+from benchmarks.edit_cases import drawn, outcomes
 from benchmarks.plain_editing import plain_memit, plain_r_rome
 from editors.hypernetwork_data import is_held_out
 from editors.registry import get_editor
@@ -41,9 +41,9 @@ def test_the_plain_way_comes_to_the_same_change(method: str, lm: LanguageModel, 
 
 
 def test_cases_are_the_same_for_the_same_seed() -> None:
-    first, again = counterfactuals(5, seed=1), counterfactuals(5, seed=1)
+    first, again = drawn(5, seed=1), drawn(5, seed=1)
     assert [edit.statement for edit in first] == [edit.statement for edit in again]
-    assert all(is_held_out(edit.subject) for edit in counterfactuals(5, held_out=True))
+    assert all(is_held_out(edit.subject) for edit in drawn(5, held_out=True))
     assert all(edit.target_new != edit.target_true for edit in first)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks import editors as bench
-from benchmarks.edit_cases import counterfactuals
+from benchmarks.edit_cases import drawn
 from benchmarks.kept_rows import KeptRows
 from benchmarks.peers import PeerFailed, check_peer, run_peer
 from editors.statistics import MomentStore
@@ -152,7 +152,7 @@ def test_a_peers_own_code_is_run_on_the_same_edits(
 ) -> None:
     peer = stand_in(tmp_path / "peer", layout)
     assert check_peer(peer, ["memit"]) == layout
-    found = run_peer(peer, "memit", trained, counterfactuals(3), store)
+    found = run_peer(peer, "memit", trained, drawn(3), store)
     assert found["seconds"] > 0
     change = Overlay.load(found["file"])
     Path(found["file"]).unlink()
@@ -170,7 +170,7 @@ def test_what_a_peer_lacks_is_said(trained: LanguageModel, store: MomentStore, t
     peer = stand_in(tmp_path / "peer", "EasyEdit", more="temperature: float")
     with pytest.raises(InvalidInput, match="has no r-rome"):
         check_peer(peer, ["memit", "r-rome"])
-    edits = counterfactuals(1)
+    edits = drawn(1)
     with pytest.raises(PeerFailed, match="settings that we do not know: temperature"):
         run_peer(peer, "memit", trained, edits, store)
     main = peer / "easyeditor" / "models" / "memit" / "memit_main.py"
