@@ -24,6 +24,8 @@ from memory.scope import Pair, ScopeHead, masked
 from memory.store import FactStore
 from memory.view import Hit, visible
 
+Names = dict[str, tuple[str, ...]]  # subject key to all names of the subject
+
 _LONGEST_QUERY = 2_000  # characters that are looked at
 _MOST_CANDIDATES = 48
 
@@ -86,14 +88,15 @@ class Gate:
         query = squeeze(query[:_LONGEST_QUERY])
         if not query:
             return self._verdict((), "The question is empty.")
-        candidates = self.candidates(query, k, namespace)
+        names: Names = {}
+        candidates = self.candidates(query, k, namespace, names)
         if not candidates:
             return self._verdict((), "No stored fact comes near the question.")
-        return self._verdict(self.rank(query, candidates), "")
+        return self._verdict(self.rank(query, candidates, names), "")
 
-    def rank(self, query: str, facts: Sequence[StoredFact]) -> tuple[Hit, ...]:
-        """Facts with their probability of answering the question, best first."""
-        names = self.store.alias_table(facts)
+    def rank(self, query: str, facts: Sequence[StoredFact], names: Names | None = None) -> tuple[Hit, ...]:
+        """Facts with their probability of answering the question, best first; ``names`` are those known already."""
+        names = self._names(facts, {} if names is None else names)
         pairs = [
             Pair(
                 query,
@@ -111,18 +114,29 @@ class Gate:
         scores = self.head.score(pairs, known)
         return tuple(sorted((Hit(fact, score) for fact, score in zip(facts, scores, strict=True)), key=_best_first))
 
-    def candidates(self, query: str, k: int, namespace: str) -> list[StoredFact]:
-        """Facts worth judging: about a subject that the question names, or near it in the index."""
+    def candidates(self, query: str, k: int, namespace: str, names: Names | None = None) -> list[StoredFact]:
+        """Facts worth judging: about a subject that the question names, or near it in the index.
+
+        Args:
+            names: gets the subjects' names that had to be looked up.
+        """
         spaces = visible(namespace)
         named = self.store.about(subject_keys(query, self.store.lexicon), spaces, _MOST_CANDIDATES)
         # the question as it is and with its subjects masked in one pass of the encoder; ranking finds them there
-        near = self.store.nearest(self.store.embedder.query(query, *self._masks(query, named))[0], k, spaces)
+        masks = self._masks(query, named, self._names(named, {} if names is None else names))
+        near = self.store.nearest(self.store.embedder.query(query, *masks)[0], k, spaces)
         found = {fact.id: fact for fact in (*(hit.fact for hit in near), *named)}
         return own_before_shared(list(found.values()), namespace)
 
-    def _masks(self, query: str, facts: Sequence[StoredFact]) -> list[str]:
+    def _names(self, facts: Sequence[StoredFact], known: Names) -> Names:
+        """``known`` with the names of these facts' subjects, looked up where they are missing."""
+        missing = [fact for fact in facts if fact.subject_key not in known]
+        if missing:
+            known.update(self.store.alias_table(missing))
+        return known
+
+    def _masks(self, query: str, facts: Sequence[StoredFact], names: Names) -> list[str]:
         """The question with the subject of each fact masked, as the head will look at it."""
-        names = self.store.alias_table(facts)
         known = _Known(self.store.lexicon.entities, {fact.subject_key for fact in facts})
         subjects = {fact.subject_key: fact.subject for fact in facts}
         spans = [locate(query, subject, names[key], known) for key, subject in subjects.items()]
