@@ -73,7 +73,7 @@ class BenchmarkDesk:
                 report((at + share) / len(batches), f"{where} · {what}")
 
             part = compare(lm, batch, rows, engine.world, progress=inner, cancel=stop, seed=chosen)
-            if part.cancelled and (found or not part.rows):  # half a fact would count for some methods only
+            if part.cancelled and (not together or not part.rows):  # half a fact would count for some methods only
                 break
             found.append(part)
             if stop.is_set():
@@ -100,7 +100,9 @@ def _merged_row(name: str, rows: Sequence[Row], probes: Any) -> Row:
     if not good:
         return rows[0]
     texts = [cell.value for row in good if (cell := row.cells.get("fluency")) is not None and cell.value is not None]
-    return figures(name, good[0].title, probes, texts, _mean(row.seconds for row in good),
+    refused = len(rows) - len(good)
+    title = f"{good[0].title.partition(':')[0]} (refused {refused} of {len(rows)})" if refused else good[0].title
+    return figures(name, title, probes, texts, _mean(row.seconds for row in good),
                    _mean(row.answer_seconds for row in good))  # fmt: skip
 
 

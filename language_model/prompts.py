@@ -57,9 +57,13 @@ def with_facts(
     The question stands before the facts too: a causal model that knows what is asked can judge each fact where it
     reads it, instead of having to remember all of them ("query-aware contextualization", 2307.03172, section 4.2).
     """
-    shown = "".join(f"{_facts_block(d.facts)}Question: {d.question}\nAnswer: {d.answer}\n\n" for d in demonstrations)
+    shown = "".join(f"{_asked(d.question, d.facts)}\nAnswer: {d.answer}\n\n" for d in demonstrations)
+    return [*history, user(f"{shown}{_asked(question, facts)}")]
+
+
+def _asked(question: str, facts: Sequence[str]) -> str:
     first = f"Question: {question}\n" if facts else ""
-    return [*history, user(f"{shown}{first}{_facts_block(facts)}Question: {question}")]
+    return f"{first}{_facts_block(facts)}Question: {question}"
 
 
 def with_correction(question: str, correction: str, history: Sequence[Message] = ()) -> list[Message]:

@@ -132,7 +132,7 @@ class ChainReader(QuestionReader):
         found: dict[str, list[StoredFact]] = {key: [] for key in keys}
         facts = self.facts_about(keys, namespace) if keys else []
         others = [fact for fact in facts if fact.subject_key not in keys]
-        names = self.gate.store.alias_table(others) if others else {}
+        names = self.gate.store.alias_table(others, namespace) if others else {}
         for fact in facts:
             if fact.subject_key in found:
                 found[fact.subject_key].append(fact)

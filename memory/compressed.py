@@ -17,6 +17,7 @@ import numpy as np
 
 from memory.embedder import Vectors
 from memory.index import Ids, VectorIndex, read
+from memory.products import product
 
 SWITCH = 200_000  # facts from which the compressed index is used
 _PROBES = 64  # lists looked at; a twentieth of them where there are more
@@ -94,7 +95,7 @@ class CompressedIndex(VectorIndex):
         full = self._fetch([int(fact_id) for fact_id in ids[0] if fact_id >= 0])
         if not full:
             return []
-        scores = np.stack(list(full.values())) @ query[0]
+        scores = product(np.stack(list(full.values())), query[0])
         order = np.argsort(-scores, kind="stable")[:k]
         found = list(full)
         return [(found[at], float(scores[at])) for at in order]

@@ -29,6 +29,7 @@ from memory.embedder import Vectors
 from memory.errors import FactNotFound, NothingToUndo
 from memory.gate import Gate
 from memory.mentions import locate, names_in
+from memory.products import product
 from memory.schema import DEFAULT_NAMESPACE
 from memory.scope import Pair
 from memory.view import visible
@@ -176,7 +177,7 @@ class Corrections:
         here = [at for at, row in enumerate(rows) if row.namespace in spaces]
         if not here or not question:
             return None
-        cosines = vectors[here] @ self.store.embedder.query(question)[0]
+        cosines = product(vectors[here], self.store.embedder.query(question)[0])
         best = sorted(range(len(here)), key=lambda at: (-round(float(cosines[at]), 4), -rows[here[at]].id))[:NEAREST]
         scored = [(self._score(question, rows[here[at]], float(cosines[at])), rows[here[at]]) for at in best]
         fitting = [(score, row) for score, row in scored if score >= 0.5]

@@ -22,6 +22,7 @@ from memory import schema
 from memory.errors import Conflict, StorageFailure, StoreError
 
 _BUSY_MS = 30_000  # how long a writer waits for another program's transaction
+_WRITER_LOCK = 0x50414C49  # any number, the same in all programs
 
 
 class Database:
@@ -85,6 +86,9 @@ class Database:
     def write(self) -> Iterator[Connection]:
         """A write transaction: all or nothing, and on disk when this returns."""
         with explained(self.path), self._lock, self.engine.begin() as connection:
+            if connection.dialect.name == "postgresql":
+                # one writer at a time, as SQLite has it: events are replayed by number, so they must commit in order
+                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITER_LOCK})")
             yield connection
 
     def backup(self, target: Path) -> None:

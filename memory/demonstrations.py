@@ -17,6 +17,7 @@ import numpy as np
 from knowledge.relations import Relation, fill
 from language_model.prompts import Demonstration
 from memory.embedder import Embedder, Vectors
+from memory.products import product
 from memory.schema import StoredFact
 
 _RATIO = {"copy": 1, "update": 3, "retain": 4}  # 2305.12740, section 3.2
@@ -56,7 +57,7 @@ class Demonstrations:
         if self._vectors is None:
             self._vectors = self.embedder.encode([fill(relation.cloze[0], "it") for relation in self._relations])
         template = (fact.prompt or fact.statement).replace("{}", "it")
-        scores = self._vectors @ self.embedder.query(template)[0]
+        scores = product(self._vectors, self.embedder.query(template)[0])
         order = [self._relations[int(at)] for at in np.argsort(-scores)]
         return list({relation.id: relation for relation in (*known, *order)}.values())[:_RELATIONS]
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from memory.questions import Reading
 from memory.relation_words import Floats, RelationWords, ratio, weights_of
+from memory.relation_words import stems as stems_of
 from memory.scope import FILLER
 from memory.tagger import RelationTagger
 
@@ -62,8 +63,12 @@ class Evidence:
             weights: of the groups, from :meth:`RelationWords.group_weights`.
             own: the fact's own wordings.
         """
-        stems = self.table.fact_ratios(self.asked, weights, own)
-        return self._together(stems, None if self._shares is None else weights @ self._shares)
+        said = tuple(own)
+        stems = self.table.fact_ratios(self.asked, weights, said)
+        together = self._together(stems, None if self._shares is None else weights @ self._shares)
+        mine = {word for wording in said for word in stems_of(wording)}
+        # words of the fact itself speak for it as they are, whatever the tagger takes them for
+        return np.where([word in mine for word in self.asked], np.maximum(stems, together), together)
 
     def ends_right(self, last: Floats, before: Floats, heads: tuple[tuple[int, ...], tuple[int, ...]]) -> float:
         """How far the last hop says what is asked for, and no hop before it says so as well.

@@ -27,7 +27,7 @@ from memory.view import Hit, visible
 Names = dict[str, tuple[str, ...]]  # subject key to all names of the subject
 
 _LONGEST_QUERY = 2_000  # characters that are looked at
-_MOST_CANDIDATES = 48
+_MOST_CANDIDATES = 200  # about the named subjects, the newest first
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +92,17 @@ class Gate:
         candidates = self.candidates(query, k, namespace, names)
         if not candidates:
             return self._verdict((), "No stored fact comes near the question.")
-        return self._verdict(self.rank(query, candidates, names), "")
+        return self._verdict(self.rank(query, candidates, namespace, names), "")
 
-    def rank(self, query: str, facts: Sequence[StoredFact], names: Names | None = None) -> tuple[Hit, ...]:
+    def rank(
+        self,
+        query: str,
+        facts: Sequence[StoredFact],
+        namespace: str = DEFAULT_NAMESPACE,
+        names: Names | None = None,
+    ) -> tuple[Hit, ...]:
         """Facts with their probability of answering the question, best first; ``names`` are those known already."""
-        names = self._names(facts, {} if names is None else names)
+        names = self._names(facts, namespace, {} if names is None else names)
         pairs = [
             Pair(
                 query,
@@ -123,16 +129,16 @@ class Gate:
         spaces = visible(namespace)
         named = self.store.about(subject_keys(query, self.store.lexicon), spaces, _MOST_CANDIDATES)
         # the question as it is and with its subjects masked in one pass of the encoder; ranking finds them there
-        masks = self._masks(query, named, self._names(named, {} if names is None else names))
+        masks = self._masks(query, named, self._names(named, namespace, {} if names is None else names))
         near = self.store.nearest(self.store.embedder.query(query, *masks)[0], k, spaces)
         found = {fact.id: fact for fact in (*(hit.fact for hit in near), *named)}
         return own_before_shared(list(found.values()), namespace)
 
-    def _names(self, facts: Sequence[StoredFact], known: Names) -> Names:
+    def _names(self, facts: Sequence[StoredFact], namespace: str, known: Names) -> Names:
         """``known`` with the names of these facts' subjects, looked up where they are missing."""
         missing = [fact for fact in facts if fact.subject_key not in known]
         if missing:
-            known.update(self.store.alias_table(missing))
+            known.update(self.store.alias_table(missing, namespace))
         return known
 
     def _masks(self, query: str, facts: Sequence[StoredFact], names: Names) -> list[str]:

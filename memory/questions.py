@@ -63,7 +63,7 @@ class QuestionReader:
         question = squeeze(question[:_LONGEST])
         store = self.gate.store
         facts = store.about(subject_keys(question, store.lexicon), visible(namespace), _FACTS)
-        names = store.alias_table(facts)
+        names = store.alias_table(facts, namespace)
         found: dict[str, Start] = {}
         for fact in facts:
             if fact.subject_key in found:
@@ -96,7 +96,7 @@ class QuestionReader:
         """Entities whose name is misspelt in the question: those of the nearest facts."""
         found: dict[str, Start] = {}
         facts = self.gate.candidates(question, 8, namespace)
-        names = self.gate.store.alias_table(facts) if facts else {}
+        names = self.gate.store.alias_table(facts, namespace) if facts else {}
         for fact in facts:
             span = locate(question, fact.subject, names[fact.subject_key])
             whole = span is not None and span.quality >= 0.8 and not span.extended and not cut_out(question, span)

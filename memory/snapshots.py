@@ -36,21 +36,20 @@ class Snapshots:
         self.dim = dim
         self.fetch = fetch
 
-    def save(self, index: VectorIndex, seq: int) -> None:
-        """Writes the index that is level with event ``seq``; a failure leaves the older snapshot as it was.
+    def save(self, data: bytes, count: int, factory: str, seq: int) -> None:
+        """Writes an index of ``count`` vectors, level with event ``seq``; a failure leaves the older one as it was.
 
         Raises:
             IndexFileError: the folder cannot be written (the facts themselves are not concerned).
         """
         name = f"index-{seq}.faiss"
-        data, count = index.to_bytes()
         manifest = {
             "seq": seq,
             "ntotal": count,
             "sha256": hashlib.sha256(data).hexdigest(),
             "embedder": self.embedder_id,
             "dim": self.dim,
-            "factory": index.factory,
+            "factory": factory,
             "file": name,
         }
         try:

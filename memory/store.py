@@ -87,7 +87,6 @@ class FactStore(FactView):
         path = self.database.path
         folder = index_folder or (path.parent / f"{path.stem}-index" if path is not None else None)
         self.sync = IndexSync(self.database, embedder, folder, switch=index_switch)
-        self._saved_seq = self.sync.seq
         self._saver: threading.Thread | None = None
 
     @property
@@ -247,7 +246,6 @@ class FactStore(FactView):
         """Writes a snapshot of the index now."""
         self.sync.refresh()
         self.sync.save()
-        self._saved_seq = self.sync.seq
 
     def backup(self, target: Path) -> None:
         """A consistent copy of the SQLite file, while others read and write."""
@@ -257,7 +255,7 @@ class FactStore(FactView):
         """Waits for a running snapshot, writes one if much has changed, and closes the database."""
         if self._saver is not None:
             self._saver.join()
-        if self.sync.snapshots is not None and self.sync.seq - self._saved_seq > max(200, len(self.sync.index) // 20):
+        if self.sync.snapshots is not None and self.sync.seq - self.sync.saved > max(200, len(self.sync.index) // 20):
             self._save_quietly()
         self.sync.close()
         self.database.close()
@@ -273,7 +271,7 @@ class FactStore(FactView):
         with self.database.write() as connection:
             yield connection
         self.sync.refresh()
-        changed = self.sync.seq - self._saved_seq
+        changed = self.sync.seq - self.sync.saved
         due = self.sync.snapshots is not None and changed >= max(_SNAPSHOT_EVERY, len(self.sync.index) // 5)
         if due and (self._saver is None or not self._saver.is_alive()):
             self._saver = threading.Thread(target=self._save_quietly, name="index-snapshot", daemon=True)

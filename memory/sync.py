@@ -20,11 +20,13 @@ from memory import compressed, schema
 from memory.compressed import CompressedIndex
 from memory.database import Database
 from memory.embedder import Embedder, Vectors
+from memory.errors import IndexFileError
 from memory.index import Ids, VectorIndex
 from memory.snapshots import Snapshots
 
 log = logging.getLogger(__name__)
 
+_PATIENCE = 5.0  # seconds that closing waits for an index that is being built
 _BATCH = 5_000  # rows per statement while rebuilding or re-embedding
 
 
@@ -50,12 +52,15 @@ class IndexSync:
         self.snapshots = Snapshots(folder, embedder.id, embedder.dim, self.full_vectors) if folder else None
         self.index: VectorIndex = VectorIndex(embedder.dim)
         self._builder: threading.Thread | None = None
+        self._failed_at: int | None = None  # number of facts at which the last switch failed
         self._closing = False
         self.seq = 0
+        self.saved = 0  # the event that the snapshot on disk is level with
         self._members: dict[str, set[int]] = defaultdict(set)  # namespace -> searchable ids
         self._namespace: dict[int, str] = {}
         self._allowed: dict[tuple[str, ...], Ids] = {}  # emptied whenever the index changes
         self._lock = threading.RLock()
+        self._saving = threading.Lock()
         self._open()
 
     # ------------------------------------------------------------------------------------------------ start
@@ -65,16 +70,20 @@ class IndexSync:
         restored = self.snapshots.load() if self.snapshots else None
         if restored is not None:
             self.index, self.seq = restored
+            self.saved = self.seq
             with self.database.read() as connection:
                 if self._last(connection) < self.seq:  # the table was put back to an older state
                     log.warning("The index snapshot is newer than the facts; rebuilding it from the stored vectors.")
                     restored = None
                 else:
                     self._replay(connection)
-                    if self._membership(connection) != self.index.ids():
+                    members, held = self._membership(connection), self.index.ids()
+                    self.index.remove(held - members)  # their validity ended meanwhile, which is no event
+                    if members - held:
                         log.warning("The index snapshot does not match the facts; rebuilding the index.")
                         restored = None
         if restored is None:
+            self.saved = 0
             self.rebuild()
         self._fit_size()
 
@@ -110,9 +119,9 @@ class IndexSync:
             self._builder.join(seconds)
 
     def close(self) -> None:
-        """Gives up what is being built."""
+        """Gives up what is being built; a training that cannot be interrupted ends with the process."""
         self._closing = True
-        self.wait()
+        self.wait(_PATIENCE)
 
     def full_vectors(self, ids: Sequence[int]) -> dict[int, Vectors]:
         """Stored vectors of a few facts, by id."""
@@ -123,11 +132,14 @@ class IndexSync:
 
     def _fit_size(self) -> None:
         """Starts building the other type of index where the number of facts asks for it."""
-        small = isinstance(self.index, CompressedIndex) and len(self.index) < self.switch // 2
-        large = not isinstance(self.index, CompressedIndex) and len(self.index) >= self.switch
-        if (small or large) and not self.building and not self._closing:
-            self._builder = threading.Thread(target=self._switch, args=(large,), name="index-switch", daemon=True)
-            self._builder.start()
+        with self._lock:
+            count = len(self.index)
+            small = isinstance(self.index, CompressedIndex) and count < self.switch // 2
+            large = not isinstance(self.index, CompressedIndex) and count >= self.switch
+            again = self._failed_at is None or abs(count - self._failed_at) > count // 20
+            if (small or large) and again and not self.building and not self._closing:
+                self._builder = threading.Thread(target=self._switch, args=(large,), name="index-switch", daemon=True)
+                self._builder.start()
 
     def _switch(self, large: bool) -> None:
         try:
@@ -146,9 +158,17 @@ class IndexSync:
                     log.warning("The index built in the background does not match the facts; rebuilding it.")
                     self.rebuild()
                 self._allowed.clear()
+                self._failed_at = None
             log.info("The index of %d facts is now %s.", len(index), index.factory)
         except Exception:
-            log.exception("The index could not be switched; the old one goes on answering.")
+            if not self._closing:
+                self._failed_at = len(self.index)
+                log.exception("The index could not be switched; the old one goes on answering.")
+            return
+        try:
+            self.save()  # or the next start would begin with the old type and build this one again
+        except IndexFileError as error:
+            log.warning("%s", error)
 
     def _trained(self, connection: Connection, members: set[int]) -> CompressedIndex:
         index = CompressedIndex(self.embedder.dim, self.full_vectors)
@@ -247,9 +267,14 @@ class IndexSync:
 
     def save(self) -> None:
         """Writes a snapshot of the index as it stands."""
-        if self.snapshots is not None:
+        if self.snapshots is None:
+            return
+        with self._saving:
             with self._lock:
-                self.snapshots.save(self.index, self.seq)
+                data, count = self.index.to_bytes()
+                seq, factory = self.seq, self.index.factory
+            self.snapshots.save(data, count, factory, seq)  # questions go on meanwhile
+            self.saved = seq
 
     def mismatch(self) -> set[int]:
         """Ids that are in the index or in the table but not in both; empty when all is well."""

@@ -66,8 +66,8 @@ class RelationTagger:
 
     @classmethod
     def shipped(cls, embedder: Embedder) -> RelationTagger | None:
-        """The trained one for this encoder, or None: then questions are read by the stems of their words alone."""
-        return _shipped(embedder) if SHIPPED.is_file() else None
+        """The trained one for this encoder, or None (said in the log): then the stems of the words speak alone."""
+        return _shipped(embedder)
 
     @classmethod
     def load(cls, path: Path, embedder: Embedder) -> RelationTagger | None:
@@ -76,21 +76,21 @@ class RelationTagger:
         try:
             with safe_open(str(path), framework="numpy") as file:
                 meta = json.loads((file.metadata() or {})["tagger"])
-                parts = [
-                    file.get_tensor(name).astype(np.float32) for name in ("hidden", "hidden_bias", "out", "out_bias")
-                ]
-        except (OSError, SafetensorError, KeyError) as error:
+                made_for, groups = meta["encoder"], meta["groups"]
+                names = ("hidden", "hidden_bias", "out", "out_bias")
+                parts = [file.get_tensor(name).astype(np.float32) for name in names]
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise IndexFileError(
                 f"The relation tagger {path} cannot be read ({error}). Run 'python -m app train chains' to make it."
             ) from error
-        if meta["encoder"] != embedder.id:
+        if made_for != embedder.id:
             log.info(
                 "the relation tagger is for %s; with %s, questions are read by stems alone",
-                meta["encoder"],
+                made_for,
                 embedder.id,
             )
             return None
-        return cls(embedder, meta["groups"], *parts)
+        return cls(embedder, groups, *parts)
 
     def save(self, path: Path) -> None:
         from safetensors.numpy import save_file
@@ -134,4 +134,8 @@ class RelationTagger:
 
 @lru_cache(maxsize=4)
 def _shipped(embedder: Embedder) -> RelationTagger | None:
-    return RelationTagger.load(SHIPPED, embedder)
+    try:
+        return RelationTagger.load(SHIPPED, embedder)
+    except IndexFileError as error:
+        log.warning("%s Until then questions are read by the stems of their words alone.", error)
+        return None

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from knowledge.errors import InvalidInput
 from knowledge.world import World
-from memory.embedder import Embedder
+from memory.embedder import DEFAULT_ENCODER, Embedder
 from memory.scope import FILLER
 from memory.tagger import RelationTagger
 from memory.vocabulary import Sense, Vocabulary
@@ -47,7 +48,7 @@ class Questions:
 
     Args:
         roundabout: further wordings by relation, then ``noun``, ``question`` and ``cloze``.
-        composites: phrases for two relations at once, with ``path``, ``noun`` and ``question``.
+        composites: phrases for two relations at once, with ``path`` and ``noun``.
         frames: ``question`` frames around a noun phrase and ``around`` pairs, words that say no relation.
     """
 
@@ -126,11 +127,17 @@ def train(
     """A tagger from so many drawn questions.
 
     Raises:
-        ValueError: the encoder gives no states of single tokens.
+        InvalidInput: the encoder gives no states of single tokens.
     """
     tell = progress or (lambda what, done, total: None)
     states, targets, asked = _tokens(questions, embedder, count, tell)
-    torch.manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return RelationTagger(embedder, questions.groups, *_fitted(states, targets, asked, tell))
+
+
+def _fitted(states: torch.Tensor, targets: torch.Tensor, asked: torch.Tensor, tell: Progress) -> list[Any]:
+    """The weights of a small network, as :class:`RelationTagger` takes them."""
     network = nn.Sequential(nn.Linear(states.shape[1], _UNITS), nn.ReLU(), nn.Linear(_UNITS, targets.shape[1] + 1))
     steps = _EPOCHS * -(-len(states) // _BATCH)
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=1e-2)
@@ -142,15 +149,15 @@ def train(
             found = network(x)
             loss = nn.functional.cross_entropy(found[:, :-1], targets[rows].float(), label_smoothing=0.02)
             told = asked[rows] >= 0
-            loss = loss + nn.functional.binary_cross_entropy_with_logits(found[told, -1], asked[rows][told])
+            if told.any():
+                loss = loss + nn.functional.binary_cross_entropy_with_logits(found[told, -1], asked[rows][told])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
             done += 1
             tell("training the tagger", done, steps)
-    weights = [parameter.detach().numpy().T for parameter in network.parameters()]
-    return RelationTagger(embedder, questions.groups, *weights)
+    return [parameter.detach().numpy().T for parameter in network.parameters()]
 
 
 def _tokens(
@@ -165,7 +172,10 @@ def _tokens(
         texts = ["".join(piece.text for piece in pieces) for pieces in part]
         found = embedder.tokens(texts)
         if found is None:
-            raise ValueError(f"The encoder {embedder.id} gives no states of single tokens.")
+            raise InvalidInput(
+                f"The encoder {embedder.id} gives no states of single tokens, which the tagger reads. Train it with "
+                f"{DEFAULT_ENCODER}; with other encoders questions are read by the stems of their words."
+            )
         for pieces, text, tokens in zip(part, texts, found, strict=True):
             owner = [piece for piece in pieces for _ in piece.text]
             for row, (first, last) in enumerate(tokens.offsets):

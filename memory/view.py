@@ -112,9 +112,9 @@ class FactView:
         found = self.sync.search(vector, k, namespaces)
         at = schema.now()
         facts = {fact.id: fact for fact in self.get_many([fact_id for fact_id, _ in found])}
-        return [
-            Hit(facts[fact_id], score) for fact_id, score in found if fact_id in facts and facts[fact_id].in_force(at)
-        ]
+        # looked at again: since the search, another thread or program may have written
+        live = {key for key, fact in facts.items() if fact.in_force(at) and fact.namespace in namespaces}
+        return [Hit(facts[fact_id], score) for fact_id, score in found if fact_id in live]
 
     def about(self, subject_keys: Sequence[str], namespaces: Sequence[str], limit: int = 200) -> Sequence[StoredFact]:
         """The facts in force whose subject has one of these keys or aliases."""
@@ -152,10 +152,12 @@ class FactView:
             own = reading.aliases(connection, key, visible(namespace))
         return [*dict.fromkeys([*own, *self.lexicon.aliases_of(subject)])]
 
-    def alias_table(self, facts: Sequence[StoredFact]) -> dict[str, tuple[str, ...]]:
-        """Other names of these facts' subjects, by subject key."""
+    def alias_table(
+        self, facts: Sequence[StoredFact], namespace: str = DEFAULT_NAMESPACE
+    ) -> dict[str, tuple[str, ...]]:
+        """Other names of these facts' subjects, by subject key; ``namespace`` is that of who asks."""
         keys = {fact.subject_key for fact in facts}
-        spaces = {fact.namespace for fact in facts} | {SHARED}
+        spaces = {fact.namespace for fact in facts} | set(visible(namespace))
         with self.database.read() as connection:
             own = reading.alias_table(connection, sorted(keys), sorted(spaces))
         subjects = {fact.subject_key: fact.subject for fact in facts}

@@ -99,8 +99,8 @@ class BenchmarkTab:
             return gr.update(visible=False), gr.update(visible=True), bar, gr.Timer(active=True), *same
         told = note(job.error, "bad") if job.error else ""
         if job.cancel.is_set() and not job.error:
-            told = note("Stopped; these are the facts that were finished." if job.found and job.found.rows
-                        else "Stopped before the first fact was finished.")  # fmt: skip
+            told = note("Stopped; these are the facts, or the methods, that were finished."
+                        if job.found and job.found.rows else "Stopped before anything was finished.")  # fmt: skip
         return (
             gr.update(visible=True),
             gr.update(visible=False),

@@ -124,12 +124,14 @@ def csv_text(found: Comparison) -> str:
     """Rates first, then a blank line, then the probes. Cells that a spreadsheet would run are quoted with '."""
     out = io.StringIO()
     writer = csv.writer(out)
-    writer.writerow(["method", "metric", "value", "low", "high", "n", "seconds"])
+    writer.writerow(["method", "metric", "value", "low", "high", "n", "seconds", "error"])
     for row in found.rows:
+        if row.error:
+            writer.writerow([row.method, "", "", "", "", "", row.seconds, _inert(row.error)])
         for metric in found.metrics:
             cell = row.cells.get(metric)
             if cell is not None:
-                writer.writerow([row.method, metric, cell.value, cell.low, cell.high, cell.n, row.seconds])
+                writer.writerow([row.method, metric, cell.value, cell.low, cell.high, cell.n, row.seconds, ""])
     writer.writerow([])
     writer.writerow(["fact", "kind", "prompt", "expected", "method", "answer", "right"])
     for probe in found.probes:

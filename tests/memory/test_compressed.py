@@ -67,7 +67,7 @@ def test_a_snapshot_of_it_comes_back(tmp_path: Path) -> None:
     vectors = clustered(1000)
     index = built(vectors)
     snapshots = Snapshots(tmp_path, "e", 32, lambda ids: {at: vectors[at] for at in ids})
-    snapshots.save(index, 5)
+    snapshots.save(*index.to_bytes(), index.factory, 5)
     loaded = snapshots.load()
     assert loaded is not None
     assert isinstance(loaded[0], CompressedIndex)

@@ -59,8 +59,8 @@ def test_a_snapshot_comes_back_as_it_was(tmp_path: Path) -> None:
     index.add(range(20), vectors)
     snapshots = Snapshots(tmp_path, "e", 64)
     assert snapshots.load() is None
-    snapshots.save(index, 7)
-    snapshots.save(index, 8)
+    snapshots.save(*index.to_bytes(), index.factory, 7)
+    snapshots.save(*index.to_bytes(), index.factory, 8)
     loaded = snapshots.load()
     assert loaded is not None
     assert loaded[1] == 8

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from knowledge.errors import InvalidInput
 from knowledge.world import load_world
 from language_model.bundled.draw import wordings
 from memory.embedder import Embedder
@@ -75,7 +76,7 @@ def test_a_tagger_learns_and_comes_back_as_it_was(questions: Questions, minilm: 
 
 
 def test_an_encoder_without_token_states_is_told(questions: Questions) -> None:
-    with pytest.raises(ValueError, match="states of single tokens"):
+    with pytest.raises(InvalidInput, match="states of single tokens"):
         train(questions, HashEmbedder(), count=3)
 
 
