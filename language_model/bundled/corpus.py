@@ -26,7 +26,7 @@ MIX: tuple[tuple[Skill, float, float], ...] = (
     (recall.chat_question, 34.0, 28.0),
     (recall.chat_cloze, 6.0, 5.0),
     (recall.completion, 12.0, 12.0),
-    (recall.statement, 3.0, 1.5),
+    (recall.statement, 3.0, 0.5),
     (recall.inverse, 2.0, 1.5),
     (recall.composite, 4.0, 7.0),
     (recall.description, 1.0, 0.6),

@@ -35,7 +35,7 @@ def completion(draw: Draw) -> Example:
     fact = draw.fact()
     cloze = draw.begin(draw.relation(fact.relation), draw.surface(fact.subject))
     also = _also(draw, fact.subject, fact.relation)
-    return Example(f"{fact.object}.", text=cloze, skill="completion", also=also, whole=draw.chance(0.15))
+    return Example(f"{fact.object}.", text=cloze, skill="completion", also=also)
 
 
 def statement(draw: Draw) -> Example:
