@@ -141,3 +141,10 @@ def test_calibration_measures_the_world(minilm: Embedder, head: ScopeHead) -> No
     assert found.encoder == minilm.id
     assert found.true_positive_rate is not None
     assert found.true_positive_rate > 0.75
+
+
+def test_an_own_alias_of_a_shared_facts_subject_is_heard(gate: Gate) -> None:
+    gate.store.add("Eiffel Tower", "located_in", "Rome", namespace="shared")
+    gate.store.add_alias("Iron Lady", "Eiffel Tower", namespace="mine")
+    assert gate.judge("In which city is the Iron Lady?", namespace="mine").in_scope
+    assert not gate.judge("In which city is the Iron Lady?", namespace="yours").in_scope

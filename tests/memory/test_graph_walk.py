@@ -169,3 +169,15 @@ def test_an_entity_inside_a_longer_name_is_no_start(filled: Gate) -> None:
     reader = ChainReader(filled)
     assert reader.starts('Who performed "Yesterday and Today"?', "default") == []
     assert [start.span for start in reader.starts('Who performed "Yesterday"?', "default")] == [Span(15, 24, 1.0)]
+
+
+def test_a_relation_that_only_the_users_facts_name_is_followed_by_its_own_words(filled: Gate) -> None:
+    store = filled.store
+    store.add(
+        "Acme Orchards", "mascot", "Pim the Otter", prompt="The mascot of {} is", question="What is the mascot of {}?"
+    )
+    store.add("Pim the Otter", "costume maker", "Lena Voss", prompt="The costume maker of {} is")
+    walk = GraphWalk(FakeModel(lambda text: "I don't know"), filled)
+    path = walk.covers("Who is the costume maker of the mascot of Acme Orchards?", "default")
+    assert path is not None
+    assert [fact.object for fact in path.facts] == ["Pim the Otter", "Lena Voss"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import threading
+import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from memory.errors import IndexFileError
 from memory.index import VectorIndex
 from memory.snapshots import Snapshots
 from memory.store import FactStore
+from memory.writing import Draft
 from tests.memory.conftest import MakeStore
 from tests.memory.fakes import HashEmbedder
 
@@ -172,3 +175,27 @@ def test_threads_may_add_and_search_at_once(store: FactStore) -> None:
     assert errors == []
     assert store.count() == 48
     assert store.sync.mismatch() == set()
+
+
+def test_facts_whose_validity_ended_meanwhile_leave_the_snapshot_good(
+    make_store: MakeStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = make_store()
+    kept = store.add("A", "r", "one").fact
+    store.add("B", "r", "two", valid_to=datetime.now(UTC) + timedelta(seconds=0.4))
+    store.save_index()
+    store.close()
+    time.sleep(0.5)
+    with caplog.at_level(logging.WARNING):
+        again = make_store()
+    assert "snapshot" not in caplog.text
+    assert again.sync.index.ids() == {kept.id}
+    assert again.sync.mismatch() == set()
+
+
+def test_many_short_runs_write_a_snapshot_in_the_end(make_store: MakeStore, tmp_path: Path) -> None:
+    for run in range(3):
+        store = make_store()
+        store.add_many([Draft(store.lexicon.word(f"Thing {run}-{at}", "colour", "red")) for at in range(90)])
+        store.close()
+    assert (tmp_path / "facts-index" / "manifest.json").exists()
