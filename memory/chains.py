@@ -119,7 +119,7 @@ class ChainReader(QuestionReader):
             done += partials
         done.sort(key=lambda partial: -partial.optimistic)
         content = self._loudest(evidence)
-        judged = [self._judge(partial, reading, content) for partial in done[:_FINALISTS]]
+        judged = [self._judge(partial, reading, evidence, content) for partial in done[:_FINALISTS]]
         return max(judged, key=lambda path: path.score, default=Path(reading, (), 0.0, 0.0))
 
     def facts_about(self, keys: set[str], namespace: str) -> list[StoredFact]:
@@ -171,7 +171,7 @@ class ChainReader(QuestionReader):
         loudest: Floats = np.maximum(evidence.log_ratios().max(0), 0.0)
         return loudest
 
-    def _judge(self, partial: _Partial, reading: Reading, content: Floats) -> Path:
+    def _judge(self, partial: _Partial, reading: Reading, evidence: Evidence, content: Floats) -> Path:
         """The path's score with the order of the words minded."""
         costs, spoken = self._costs(partial.rows)
         cover = in_order(partial.rows, reading.left, reading.right)
@@ -181,9 +181,9 @@ class ChainReader(QuestionReader):
             score -= _SILENT  # nobody asks for a hop without a word
         # What is asked for is what the last hop says, and no hop before it says so as well.
         last, before = partial.rows[-1], partial.rows[:-1].max(0, initial=0.0)
-        first, second = (float((last - before)[list(part)].sum()) for part in reading.heads)
-        score += _ASKED * (first + second / 2)
-        asked = float(partial.rows[-1][list(reading.heads[0])].sum()) if reading.heads[0] else max(0.0, first) + 1.0
+        ends = evidence.ends_right(last, before, reading.heads)
+        score += _ASKED * ends
+        asked = evidence.says_what_is_asked(last, reading.heads)
         return Path(reading, partial.facts, score, missing, spoken, asked)
 
 

@@ -84,6 +84,12 @@ class Evidence:
         asked, on_the_way = np.maximum(sign, 0), np.maximum(-sign, 0)
         return _mean(asked, last - before, _ASKING) + _mean(on_the_way, before - last, _ON_THE_WAY)
 
+    def says_what_is_asked(self, last: Floats, heads: tuple[tuple[int, ...], tuple[int, ...]]) -> float:
+        """How far the last hop says what is asked for at all; more than 0 where the question does not tell."""
+        if self._last is not None:
+            return float((np.maximum(2 * self._last - 1, 0) * last).sum())
+        return float(last[list(heads[0])].sum()) if heads[0] else 1.0
+
     def _together(self, stems: Floats, shares: Floats | None) -> Floats:
         if shares is None:
             return stems
