@@ -94,7 +94,7 @@ class Evidence:
         if shares is None:
             return stems
         told = ratio(shares, np.array(1 / len(self.table.groups))) * self._weights
-        both: Floats = np.where(self._known, (stems + told) / 2, told)
+        both: Floats = np.where(self._known, np.maximum(stems, (stems + told) / 2), told)
         return both
 
 

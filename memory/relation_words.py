@@ -19,6 +19,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from knowledge.world import roundabout
 from memory.vocabulary import Vocabulary
 from memory.vocabulary import bundled as bundled_vocabulary
 
@@ -111,7 +112,7 @@ class RelationWords:
         totals: Counter[str] = Counter()
         for sense in vocabulary.senses:
             # each way of saying it counts once, whether it has twenty wordings or three
-            for wordings in (sense.noun, sense.question, sense.cloze):
+            for wordings in (sense.noun, sense.question, sense.cloze, sense.more):
                 for wording in wordings:
                     weight = 1 / len(wordings)
                     totals[sense.group] += weight  # type: ignore[assignment]
@@ -128,7 +129,7 @@ class RelationWords:
     @classmethod
     @lru_cache(maxsize=1)
     def bundled(cls) -> RelationWords:
-        return cls(bundled_vocabulary())
+        return cls(bundled_vocabulary().extended(roundabout()))
 
     def knows(self, word: str) -> bool:
         """Whether a stem stands in any wording."""

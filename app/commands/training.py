@@ -84,8 +84,7 @@ def gate(
     """Train the gate's scope head for an encoder and measure its threshold (minutes on a CPU)."""
     settings = load_settings(encoder=encoder)
     set_up(settings)
-    from knowledge.world import load_world
-    from language_model.bundled.draw import wordings
+    from knowledge.world import load_world, roundabout
     from memory.calibration import HARDEST, calibrate, save_calibration
     from memory.embedder import load_embedder
     from memory.scope import SHIPPED, ScopeHead
@@ -101,7 +100,7 @@ def gate(
     if calibrate_only:
         head = ScopeHead.shipped(embedder)
     else:
-        head = train(vocabulary().extended(wordings("roundabout")), embedder, seed=seed, progress=steps)
+        head = train(vocabulary().extended(roundabout()), embedder, seed=seed, progress=steps)
         head.save(SHIPPED)
     found = calibrate(load_world(), embedder, head=head, facts=facts, draws=draws, seed=seed, progress=steps)
     save_calibration(found, SHIPPED.parent)
@@ -135,7 +134,7 @@ def chains(
     set_up(settings)
     import random
 
-    from knowledge.world import load_world
+    from knowledge.world import load_world, roundabout
     from language_model.bundled.draw import wordings
     from memory.embedder import load_embedder
     from memory.tagger import SHIPPED
@@ -144,8 +143,8 @@ def chains(
 
     tell = progress_to_stderr(json_)
     embedder, path = load_embedder(settings.encoder), output or SHIPPED
-    tables = [wordings(name) for name in ("roundabout", "composites", "frames")]
-    drawn = Questions(bundled(), load_world(), *tables, random.Random(seed))
+    composites, frames = wordings("composites"), wordings("frames")
+    drawn = Questions(bundled(), load_world(), roundabout(), composites, frames, random.Random(seed))
     train(
         drawn, embedder, count=questions, seed=seed, progress=lambda w, done, total: tell(done / max(1, total), w)
     ).save(path)

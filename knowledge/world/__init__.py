@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import random
+import tomllib
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -175,3 +176,13 @@ def load_world(folder: Path = FOLDER) -> World:
                     for obj in filter(None, cell.split(";")):
                         facts[Fact(subject, column, obj)] = None
     return World(relations, tuple(facts), {kind: tuple(names) for kind, names in entities.items()}, aliases)
+
+
+@lru_cache(maxsize=1)
+def roundabout() -> dict[str, dict[str, tuple[str, ...]]]:
+    """Further wordings of the relations, plain and roundabout: by relation, then ``question``, ``cloze`` and ``noun``.
+
+    They train models and readers of questions; facts are never worded like that. None is held out.
+    """
+    tables = tomllib.loads((FOLDER / "roundabout.toml").read_text(encoding="utf-8"))
+    return {name: {kind: tuple(texts) for kind, texts in table.items()} for name, table in tables.items()}

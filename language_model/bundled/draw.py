@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from knowledge.edit import Fact
 from knowledge.relations import Relation, fill
-from knowledge.world import World
+from knowledge.world import World, roundabout
 from language_model.bundled import names
 from language_model.prompts import Message
 
@@ -145,7 +145,7 @@ class Draw:
         """A wording of a relation: kind is ``cloze``, ``question`` or ``noun``."""
         items = getattr(relation, f"{kind}_unseen", ()) if self.unseen else ()
         if not self.unseen and isinstance(relation, Relation) and self.chance(0.6):
-            items = wordings("roundabout").get(relation.id, {}).get(kind, ())
+            items = roundabout().get(relation.id, {}).get(kind, ())
         return self.choice(items or getattr(relation, kind))
 
     def ask(self, relation: Any, subject: str) -> str:

@@ -12,10 +12,10 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from knowledge.errors import InvalidInput
-from knowledge.world import World, load_world
+from knowledge.world import World, load_world, roundabout
 from language_model.bundled import context, copying, names, tokenizer, train
 from language_model.bundled.corpus import MIX, Corpus
-from language_model.bundled.draw import Draw, wordings
+from language_model.bundled.draw import Draw
 from language_model.bundled.report import unseen_names
 from language_model.model import LanguageModel
 
@@ -54,7 +54,7 @@ def test_every_skill_gives_an_answer_and_keeps_to_the_training_wordings(skill, w
 
 
 def test_roundabout_wordings_name_known_relations_once_and_none_is_held_out(world: World) -> None:
-    for relation, kinds in wordings("roundabout").items():
+    for relation, kinds in roundabout().items():
         known = world.relations[relation]
         held_out = {*known.question_unseen, *known.cloze_unseen}
         for wording in (*kinds["question"], *kinds["cloze"]):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from knowledge.errors import InvalidInput
-from knowledge.world import load_world
+from knowledge.world import load_world, roundabout
 from language_model.bundled.draw import wordings
 from memory.embedder import Embedder
 from memory.errors import IndexFileError
@@ -26,8 +26,9 @@ from tests.memory.fakes import HashEmbedder
 
 @pytest.fixture(scope="module")
 def questions() -> Questions:
-    tables = [wordings(name) for name in ("roundabout", "composites", "frames")]
-    return Questions(bundled(), load_world(), *tables, random.Random(3))
+    return Questions(
+        bundled(), load_world(), roundabout(), wordings("composites"), wordings("frames"), random.Random(3)
+    )
 
 
 def _loudest(tagger: RelationTagger, text: str, word: str) -> str:
