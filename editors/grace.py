@@ -51,11 +51,12 @@ class Codebook:
     labels: Tensor
 
     def extended(self, keys: Tensor, values: Tensor, radii: Tensor, labels: Tensor) -> Codebook:
-        """Adds entries one by one by GRACE's rule (2211.11031, algorithm 1).
+        """Adds entries one by one by GRACE's rule (2211.11031, algorithm 1), but for equal answers.
 
-        Far from every key: as it is. Within reach of the nearest (their radii overlap): with the same answer, the
-        nearest is widened to take the new key in, and no entry is added where it already holds it; with another
-        answer, both are cut to half their distance.
+        Far from every key: as it is. Within reach of the nearest (their radii overlap) with another answer: both are
+        cut to half their distance. With the same answer both stand side by side, and the nearer one speaks. The paper
+        widens the old entry instead and drops the new value; but a value is found for one prompt, and the one of the
+        completion rarely gives the answer in the chat, whose key is near it: of 100 edits 32 held in both.
         """
         own_keys, own_values, own_radii, own_labels = self.keys, self.values, self.radii.clone(), self.labels
         for key, value, radius, label in zip(keys, values, radii.clone(), labels, strict=True):
@@ -63,10 +64,7 @@ class Codebook:
                 distance = torch.linalg.vector_norm(own_keys - key, dim=1)
                 nearest = int(distance.argmin())
                 gap = distance[nearest]
-                if gap <= own_radii[nearest] + radius:
-                    if own_labels[nearest] == label:
-                        own_radii[nearest] = torch.maximum(own_radii[nearest], gap)
-                        continue
+                if gap <= own_radii[nearest] + radius and own_labels[nearest] != label:
                     half = gap / 2 * (1 - 1e-4)
                     own_radii[nearest] = torch.minimum(own_radii[nearest], half)
                     radius = torch.minimum(radius, half)

@@ -35,10 +35,12 @@ def test_far_entries_keep_their_radius() -> None:
     assert book((0.0, 1.0, 1), (5.0, 1.0, 2)).radii.tolist() == [1.0, 1.0]
 
 
-def test_the_same_answer_widens() -> None:
+def test_the_same_answer_stands_beside_with_its_own_value() -> None:
     settled = book((0.0, 1.0, 1), (1.5, 1.0, 1))
-    assert settled.keys.tolist() == [[0.0]]
-    assert settled.radii.tolist() == [1.5]
+    assert settled.radii.tolist() == [1.0, 1.0]
+    nearest, hit = settled.lookup(torch.tensor([[0.6], [0.9], [2.4]]))
+    assert nearest.tolist() == [0, 1, 1]
+    assert hit.all()
 
 
 def test_another_answer_halves_the_distance() -> None:
