@@ -3,9 +3,9 @@
     overlay = Grace().edit(lm, [edit])
 
 The key is what the layer's down-projection is given at the prompt's last token. Where it lies within the radius of the
-nearest stored key, the value stands in for the output there and at every token of the answer; elsewhere the layer
-answers
-as it would. Values are found by Adam; the base weights never change and unrelated questions are not touched at all.
+nearest stored key, the value stands in for the output there and at the tokens of the answer, as many as the edit's
+answer has; after them, and elsewhere, the layer answers as it would. Values are found by Adam; the base weights never
+change and unrelated questions are not touched at all.
 
 An overlay holds the entries of its own edits only. Radii are settled when a pass begins, from all entries that are
 active then, in the order of their making: so an entry that is undone gives back the room that it took.
@@ -13,8 +13,9 @@ active then, in the order of their making: so an entry that is undone gives back
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from torch import Tensor
 from editors.adam import RowAdam
 from editors.base import Editor, EditRefused, Hparams, Job
 from editors.batches import RowTable
+from editors.presets import SHALLOW
 from editors.problems import build_problems
 from knowledge.text import normalise_answer
 from language_model.adapters import AdapterModule, register_adapter
@@ -29,28 +31,40 @@ from language_model.context import current_context
 from language_model.model import LanguageModel
 from language_model.overlay import Adapter, Overlay
 
+_ENDLESS = 1 << 30  # tokens
+
 
 @dataclass(frozen=True)
 class GraceSettings(Hparams):
     """Settings; the defaults are the paper's, radii made relative."""
 
-    layer: int | None = None  # None: three quarters of the depth, where a prompt's last token says what is asked
+    # None: three quarters of the depth, where a prompt's last token says what is asked; half of it in shallow models,
+    # where the layers above must still tell the answer's tokens apart, which all get one value
+    layer: int | None = None
     radius: float = 0.5  # epsilon_init, as a share of the key's own length (1.0 at the paper's models)
     steps: int = 100
-    lr: float = 1.0  # of Adam, in units of |v| / sqrt(out)
+    lr: float = 0.3  # of Adam, in units of |v| / sqrt(out)
     stop_loss: float = 0.01
 
 
 @dataclass(frozen=True, eq=False)
 class Codebook:
-    """Settled entries. ``keys`` (n, in), ``values`` (n, out), ``radii`` (n,), ``labels`` (n,) numbers of answers."""
+    """Settled entries.
+
+    Attributes:
+        keys, values: (n, in), (n, out).
+        radii: (n,).
+        labels: (n,) numbers of answers.
+        lengths: (n,) tokens of the answers; so long does a value stand in.
+    """
 
     keys: Tensor
     values: Tensor
     radii: Tensor
     labels: Tensor
+    lengths: Tensor
 
-    def extended(self, keys: Tensor, values: Tensor, radii: Tensor, labels: Tensor) -> Codebook:
+    def extended(self, keys: Tensor, values: Tensor, radii: Tensor, labels: Tensor, lengths: Tensor) -> Codebook:
         """Adds entries one by one by GRACE's rule (2211.11031, algorithm 1), but for equal answers.
 
         Far from every key: as it is. Within reach of the nearest (their radii overlap) with another answer: both are
@@ -59,7 +73,8 @@ class Codebook:
         completion rarely gives the answer in the chat, whose key is near it: of 100 edits 32 held in both.
         """
         own_keys, own_values, own_radii, own_labels = self.keys, self.values, self.radii.clone(), self.labels
-        for key, value, radius, label in zip(keys, values, radii.clone(), labels, strict=True):
+        own_lengths = self.lengths
+        for key, value, radius, label, length in zip(keys, values, radii.clone(), labels, lengths, strict=True):
             if len(own_keys):
                 distance = torch.linalg.vector_norm(own_keys - key, dim=1)
                 nearest = int(distance.argmin())
@@ -70,7 +85,8 @@ class Codebook:
                     radius = torch.minimum(radius, half)
             own_keys, own_values = torch.cat([own_keys, key[None]]), torch.cat([own_values, value[None]])
             own_radii, own_labels = torch.cat([own_radii, radius[None]]), torch.cat([own_labels, label[None]])
-        return Codebook(own_keys, own_values, own_radii, own_labels)
+            own_lengths = torch.cat([own_lengths, length[None]])
+        return Codebook(own_keys, own_values, own_radii, own_labels, own_lengths)
 
     def lookup(self, queries: Tensor) -> tuple[Tensor, Tensor]:
         """The nearest entry of each query (n, in), and whether it lies within that entry's radius."""
@@ -85,8 +101,7 @@ class GraceEntries(AdapterModule):
     """The entries of one GRACE edit.
 
     Several of them stand in a row on one module. Each reads what those before it have settled, adds its own entries,
-    and
-    decides anew from the layer's untouched output; so the last one gives the answer of the whole codebook. What is
+    and decides anew from the layer's untouched output; so the last one gives the answer of the whole codebook. What is
     passed on travels with the input tensor of the pass.
     """
 
@@ -94,6 +109,7 @@ class GraceEntries(AdapterModule):
     values: Tensor
     radii: Tensor
     labels: Tensor
+    lengths: Tensor
 
     def __init__(self, count: int, width_in: int, width_out: int) -> None:
         super().__init__()
@@ -102,16 +118,23 @@ class GraceEntries(AdapterModule):
         self.register_buffer("values", torch.zeros(count, width_out))
         self.register_buffer("radii", torch.zeros(count))
         self.register_buffer("labels", torch.zeros(count, dtype=torch.long))
+        self.register_buffer("lengths", torch.full((count,), _ENDLESS, dtype=torch.long))
         self._settled: tuple[object, Codebook] | None = None
 
     def config(self) -> dict[str, Any]:
         return {"count": self.count, "width_in": self.width_in, "width_out": self.width_out}
 
+    @classmethod
+    def restore(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Self:
+        """Also from files of the time before lengths were kept: those values stand in to the end."""
+        endless = torch.full((int(config["count"]),), _ENDLESS, dtype=torch.long)
+        return super().restore(config, {"lengths": endless, **tensors})
+
     def settle(self, before: Codebook | None) -> Codebook:
         """The codebook of those before and this one; computed once for each predecessor."""
         if self._settled is None or self._settled[0] is not before:
-            empty = Codebook(self.keys[:0], self.values[:0], self.radii[:0], self.labels[:0])
-            merged = (before or empty).extended(self.keys, self.values, self.radii, self.labels)
+            own = (self.keys, self.values, self.radii, self.labels, self.lengths)
+            merged = (before or Codebook(*(part[:0] for part in own))).extended(*own)
             self._settled = before, merged
         return self._settled[1]
 
@@ -123,12 +146,12 @@ class GraceEntries(AdapterModule):
         rows = torch.arange(len(context), device=input.device)
         if context.is_decoding:
             nearest, hit = context.state["nearest"], context.state["hit"]
-            here = hit[:, None].expand(-1, input.shape[1])
+            here = (hit & (context.step < book.lengths[nearest]))[:, None].expand(-1, input.shape[1])
         else:
             nearest, hit = book.lookup(input[rows, context.last_prompt])
             context.state["nearest"], context.state["hit"] = nearest, hit
-            times = torch.arange(input.shape[1], device=input.device)
-            here = hit[:, None] & (times[None] >= context.last_prompt[:, None])
+            passed = torch.arange(input.shape[1], device=input.device)[None] - context.last_prompt[:, None]
+            here = hit[:, None] & (passed >= 0) & (passed < book.lengths[nearest][:, None])
         return torch.where(here[..., None], book.values[nearest][:, None].to(output.dtype), untouched)
 
 
@@ -140,7 +163,7 @@ class Grace(Editor[GraceSettings]):
     paper: ClassVar[str] = "2211.11031"
     kind: ClassVar[str] = "adapter"
     Settings = GraceSettings
-    LAYER_RULE: ClassVar[str] = "three quarters of the depth"
+    LAYER_RULE: ClassVar[str] = "three quarters of the depth, half of it in shallow models"
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
         "gpt2-xl": {"layer": 35},
         "gpt-j-6b": {"layer": 25},
@@ -152,7 +175,10 @@ class Grace(Editor[GraceSettings]):
 
     def settings(self, lm: LanguageModel) -> GraceSettings:
         found = super().settings(lm)
-        return found if found.layer is not None else replace(found, layer=round(0.75 * (lm.num_layers - 1)))
+        if found.layer is not None:
+            return found
+        layers = lm.num_layers
+        return replace(found, layer=layers // 2 if layers <= SHALLOW else round(0.75 * (layers - 1)))
 
     def compute(self, job: Job, settings: GraceSettings) -> Overlay:
         assert settings.layer is not None
@@ -181,6 +207,7 @@ class Grace(Editor[GraceSettings]):
         entries.keys.copy_(keys)
         entries.values.copy_(start + moved * unit)
         entries.radii.copy_(settings.radius * keys.norm(dim=1))
+        entries.lengths.copy_(torch.tensor([len(row.target) for row in table.rows]))
         entries.labels.copy_(torch.tensor([_label(job.edits[int(owner)].target_new) for owner in table.owner]))
         _must_not_repeat(job, table)
         return Overlay({job.lm.architecture.down(settings.layer): (Adapter(entries),)})

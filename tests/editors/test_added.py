@@ -24,11 +24,12 @@ from tests.editors.helpers import capital_edit, corpus
 
 def book(*entries: tuple[float, float, int]) -> Codebook:
     """A codebook on a line, from (key, radius, label), added in order."""
-    empty = Codebook(torch.zeros(0, 1), torch.zeros(0, 1), torch.zeros(0), torch.zeros(0, dtype=torch.long))
+    none = torch.zeros(0, dtype=torch.long)
+    empty = Codebook(torch.zeros(0, 1), torch.zeros(0, 1), torch.zeros(0), none, none)
     keys = torch.tensor([[key] for key, _, _ in entries])
     radii = torch.tensor([radius for _, radius, _ in entries])
     labels = torch.tensor([label for _, _, label in entries])
-    return empty.extended(keys, keys.clone(), radii, labels)
+    return empty.extended(keys, keys.clone(), radii, labels, torch.ones_like(labels))
 
 
 def test_far_entries_keep_their_radius() -> None:
