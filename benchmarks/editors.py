@@ -136,7 +136,7 @@ def speed(options: argparse.Namespace) -> None:
             elif method in PLAIN and size <= options.plain_most:
                 cells[other] = _in_own_process(options, method, size, other)
             rows.add(names[-1], _speed_row(method, size, cells["ours"], cells.get(other)))
-    columns = ("method", "edits", "s per edit", other, "times faster", f"|dW - dW {other}| / |dW|", "peak MiB", other)
+    columns = ("method", "edits", "s per edit", other, "times faster", f"dW apart from {other}", "peak MiB", other)
     note = f"{options.model}; second moments computed before; peak memory above the loaded model's"
     show("Seconds per edit", columns, [rows.cells(name) for name in names], as_json=options.json, note=note)
 
@@ -247,7 +247,7 @@ def sequence(options: argparse.Namespace) -> None:
             numbers = [(row[1], row[-2], row[-1]) for row in points]
             path = options.plot.with_stem(f"{options.plot.stem}-{name}")
             _plot(path, numbers, "edits", ("retention", "locality"))
-    columns = ("method", "edits", "hold in both forms, all so far", "other answers as before", "|dW|/|W|", "s per edit")
+    columns = ("method", "edits", "hold in both forms, all so far", "other answers as before", "dW to W", "s per edit")
     note = f"{options.model}, {options.batch} at a time, generation"
     show("A sequence of edits", columns, [row[:-3] for row in rows], as_json=options.json, note=note)
 
