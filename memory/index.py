@@ -77,7 +77,7 @@ class VectorIndex:
             count = len(self._ids) if allowed is None else min(len(allowed), len(self._ids))
             if count == 0 or k <= 0:
                 return []
-            flat = faiss.downcast_index(self._index.index)
+            flat: Any = faiss.downcast_index(self._index.index)
             rows = faiss.rev_swig_ptr(flat.get_xb(), len(self._ids) * self.dim).reshape(-1, self.dim)
             labels = faiss.rev_swig_ptr(self._index.id_map.data(), len(self._ids))
             # one product over FAISS's own rows: for a single query FAISS scans on one core, in more than twice the time
