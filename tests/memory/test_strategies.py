@@ -92,6 +92,7 @@ class TestIKE:
         text = words_of(model.prompts[0])
         assert text.count("Answer: ") == 8
         assert text.rstrip().endswith("Question: Where is the Eiffel Tower?")
+        assert text.split("\n\n")[-1].startswith("Question: Where is the Eiffel Tower?\nNew fact: ")
         assert "Eiffel" not in text.split("\n\n")[0]
 
     @pytest.mark.parametrize("context", [128, 200, 512, 2048])
@@ -107,7 +108,7 @@ class TestIKE:
         options = IKEOptions(demonstrations=6, retain=False, update=False)
         IKE(model, filled, options).answer("Where is the Eiffel Tower?")
         for block in words_of(model.prompts[0]).split("\n\n")[:-1]:
-            fact, _, answer = (line.partition(": ")[2] for line in block.splitlines())
+            _, fact, _, answer = (line.partition(": ")[2] for line in block.splitlines())
             assert fact.rstrip(".").endswith(answer)  # copy examples answer with the fact's own object
         IKE(model, filled, IKEOptions(demonstrations=0)).answer("Where is the Eiffel Tower?")
         assert "Answer:" not in words_of(model.prompts[-1])
