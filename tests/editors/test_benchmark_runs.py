@@ -80,7 +80,7 @@ def test_a_sequence_goes_on_from_its_last_point(run: Run, tmp_path: Path) -> Non
     rest, told = run("sequence", *common, *keep)
     assert [row["edits"] for row in rest] == [1, 2, 4]
     assert "ft-m 1 |" not in told
-    figures = ("hold in both forms, all so far", "other answers as before", "|dW|/|W|")
+    figures = ("hold in both forms, all so far", "other answers as before", "dW to W")
     assert [[row[name] for name in figures] for row in rest[1:]] == [[row[name] for name in figures] for row in whole]
 
 
