@@ -1,6 +1,6 @@
 """The forward pass of all-MiniLM-L6-v2 (a 6-layer BERT, 1810.04805), written out for single questions.
 
-A question of ten tokens is a third faster than through the modules of ``transformers`` (queries, keys and values are
+A question of ten tokens is faster than through the modules of ``transformers`` (queries, keys and values are
 one product, and a hundred module calls fall away), and that package need not be imported before the first search. A
 test compares the vectors with those of sentence-transformers.
 """

@@ -1,7 +1,7 @@
 """Products of matrices for queries, computed by torch.
 
 The sentence encoder runs on torch's threads. NumPy has threads of its own that go on spinning for a while after each
-product, and an encoder pass beside them took 46 ms instead of 8 on 2 cores. One pool of threads for both ends that.
+product, and an encoder pass beside them took several times as long on 2 cores. One pool of threads for both ends that.
 """
 
 from __future__ import annotations

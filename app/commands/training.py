@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -71,10 +72,22 @@ def bundled(
         typer.echo(f"Copied to {WEIGHTS}. Measure it with: python -m app train bundled --report")
 
 
+Encoder = Annotated[str | None, typer.Option(help="Sentence encoder; that of the settings when left out.")]
+Output = Annotated[
+    Path | None, typer.Option("--output", help="Write it here, not over the shipped one.", show_default=False)
+]
+
+
+def _steps(json_: bool) -> Callable[[str, int, int], None]:
+    """Progress as the memory's trainings tell it: what, how many done, of how many."""
+    tell = progress_to_stderr(json_)
+    return lambda what, done, total: tell(done / max(1, total), what)
+
+
 @app.command("gate")
 @command
 def gate(
-    encoder: Annotated[str | None, typer.Option(help="Sentence encoder; that of the settings when left out.")] = None,
+    encoder: Encoder = None,
     facts: Annotated[int, typer.Option(min=50, help="Facts in memory while the threshold is measured.")] = 400,
     draws: Annotated[int, typer.Option(min=1, help="Draws of that many facts; one threshold for all of them.")] = 3,
     seed: Annotated[int, typer.Option(help="Seed of pairs, network and draws.")] = 0,
@@ -91,12 +104,7 @@ def gate(
     from memory.scope_training import train
     from memory.vocabulary import bundled as vocabulary
 
-    tell = progress_to_stderr(json_)
-    embedder = load_embedder(settings.encoder)
-
-    def steps(what: str, done: int, total: int) -> None:
-        tell(done / max(1, total), what)
-
+    embedder, steps = load_embedder(settings.encoder), _steps(json_)
     if calibrate_only:
         head = ScopeHead.shipped(embedder)
     else:
@@ -121,12 +129,10 @@ def gate(
 @app.command("chains")
 @command
 def chains(
-    encoder: Annotated[str | None, typer.Option(help="Sentence encoder; that of the settings when left out.")] = None,
-    questions: Annotated[int, typer.Option(min=100, help="Questions to make of known wordings.")] = 20_000,
+    encoder: Encoder = None,
+    questions: Annotated[int, typer.Option(min=100, help="Questions to make of known wordings.")] = 24_000,
     seed: Annotated[int, typer.Option(help="Seed of the questions.")] = 0,
-    output: Annotated[
-        Path | None, typer.Option("--output", help="Write it here, not over the shipped one.", show_default=False)
-    ] = None,
+    output: Output = None,
     json_: Json = False,
 ) -> None:
     """Train the tagger that reads multi-hop questions for an encoder (minutes)."""
@@ -141,13 +147,10 @@ def chains(
     from memory.tagger_training import Questions, train
     from memory.vocabulary import bundled
 
-    tell = progress_to_stderr(json_)
     embedder, path = load_embedder(settings.encoder), output or SHIPPED
     composites, frames = wordings("composites"), wordings("frames")
     drawn = Questions(bundled(), load_world(), roundabout(), composites, frames, random.Random(seed))
-    train(
-        drawn, embedder, count=questions, seed=seed, progress=lambda w, done, total: tell(done / max(1, total), w)
-    ).save(path)
+    train(drawn, embedder, count=questions, seed=seed, progress=_steps(json_)).save(path)
     if json_:
         emit({"path": str(path), "encoder": embedder.id})
         return
@@ -157,13 +160,11 @@ def chains(
 @app.command("serac")
 @command
 def serac(
-    encoder: Annotated[str | None, typer.Option(help="Sentence encoder; that of the settings when left out.")] = None,
+    encoder: Encoder = None,
     each: Annotated[int, typer.Option(min=1, help="Training edits a relation.")] = 12,
     held_out: Annotated[int, typer.Option("--held-out", min=0, help="Measured edits a relation; 0: none.")] = 6,
     seed: Annotated[int, typer.Option(help="Seed of the training edits.")] = 0,
-    output: Annotated[
-        Path | None, typer.Option("--output", help="Write it here, not over the shipped one.", show_default=False)
-    ] = None,
+    output: Output = None,
     json_: Json = False,
 ) -> None:
     """Train SERAC's counterfactual model for an encoder (under a minute), and measure it on wordings kept out."""
@@ -174,11 +175,8 @@ def serac(
     from memory.counterfactual_training import measure, train
     from memory.embedder import load_embedder
 
-    tell = progress_to_stderr(json_)
     world, embedder, path = load_world(), load_embedder(settings.encoder), output or SHIPPED
-    train(world, embedder, seed=seed, each=each, progress=lambda w, done, total: tell(done / max(1, total), w)).save(
-        path
-    )
+    train(world, embedder, seed=seed, each=each, progress=_steps(json_)).save(path)
     found = measure(Counterfactual.load(path, embedder), world, each=held_out) if held_out else {}
     if json_:
         emit({"path": str(path), "held_out": {name: {"rate": right, "n": n} for name, (right, n) in found.items()}})

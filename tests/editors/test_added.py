@@ -90,6 +90,20 @@ def test_undoing_an_entry_gives_back_its_room() -> None:
     assert answer([second], 0.2) == 20.0
 
 
+def test_a_value_stands_in_as_long_as_the_answer_is() -> None:
+    module, state = entries_of(0.0, 1.0, 1, 10.0), dict[str, object]()
+    module.lengths[0] = 2
+    seen = []
+    for step in range(4):  # the prompt's last token, then one token a step
+        context = ForwardContext(torch.tensor([0]), None, torch.tensor([0 if step == 0 else -1]), step, state)
+        with use_context(context):
+            seen.append(float(module(torch.tensor([[[0.0, 0.0]]]), torch.zeros(1, 1, 1))))
+    assert seen == [10.0, 10.0, 0.0, 0.0]
+    with use_context(ForwardContext(torch.tensor([0]), None, torch.tensor([1]))):  # the same in one pass, for scoring
+        whole = module(torch.zeros(1, 5, 2), torch.zeros(1, 5, 1))
+    assert whole[0, :, 0].tolist() == [0.0, 10.0, 10.0, 0.0, 0.0]
+
+
 def test_values_hold_while_generating(trained: LanguageModel, moments: MomentStore) -> None:
     """The key is the prompt's last token, also when later tokens are computed from the cache."""
     edit = capital_edit("France", "Kathmandu")

@@ -81,10 +81,27 @@ def test_an_encoder_without_token_states_is_told(questions: Questions) -> None:
         train(questions, HashEmbedder(), count=3)
 
 
+def _read(question: str, name: str) -> Reading:
+    """A question whose words all stand before the entity."""
+    at = question.index(name)
+    kept = [word for word in words(question) if word.end <= at]
+    start = Start(name.lower(), name, Span(at, at + len(name), 1.0), True)
+    return Reading(question, start, tuple(kept), tuple(range(len(kept))), ())
+
+
+def test_a_facts_own_words_speak_for_it_whatever_the_tagger_takes_them_for(minilm: Embedder) -> None:
+    table, reading = RelationWords.bundled(), _read("Who is the gonfalonier of Ada?", "Ada")
+    at = reading.stems.index("gonfa")
+    assert not table.knows("gonfa")
+    own = ["The gonfalonier of it is"]
+    weights = table.group_weights(own)
+    alone = table.fact_ratios(reading.stems, weights, own)[at]
+    assert alone > 3
+    assert Evidence(table, reading, RelationTagger.shipped(minilm)).fact_ratios(weights, own)[at] >= alone
+
+
 def test_without_a_tagger_the_stems_speak_alone(minilm: Embedder) -> None:
-    table, question = RelationWords.bundled(), "Who is the spouse of Ada?"
-    kept = [word for word in words(question) if word.end <= 21]
-    reading = Reading(question, Start("ada", "Ada", Span(21, 24, 1.0), True), tuple(kept), tuple(range(len(kept))), ())
+    table, reading = RelationWords.bundled(), _read("Who is the spouse of Ada?", "Ada")
     assert np.array_equal(Evidence(table, reading, None).log_ratios(), table.log_ratios(reading.stems))
     heard = Evidence(table, reading, RelationTagger.shipped(minilm)).log_ratios()
     assert table.groups[int(heard[:, -2].argmax())] == "spouse"
