@@ -7,7 +7,7 @@ their context, and most of those are near misses, or the model learns to copy wh
 from __future__ import annotations
 
 from knowledge.relations import Relation, fill
-from language_model.bundled.draw import Claim, Draw, Everyday, Example, wordings
+from language_model.bundled.draw import Claim, Draw, Everyday, Example, Stated, wordings
 from language_model.prompts import (
     UNKNOWN,
     Demonstration,
@@ -43,11 +43,11 @@ def retain(draw: Draw, kind: str | None = None, facts: int | None = None) -> Exa
     else:
         fact = draw.fact()
         about = Claim(fact.subject, draw.relation(fact.relation), fact.object)
-    block: list[str] = []
+    block: list[Stated] = []
     while len(block) < count:
         claim = _distractor(draw, about, kind)
         if claim is not None:
-            block.append(draw.state(claim.relation, draw.surface(claim.subject, 0.1), claim.object))
+            block.append(draw.stated(claim, False, 0.1))
     return _example(draw, about, block, about.object, f"retain {kind}" if kind else "retain")
 
 
@@ -59,7 +59,7 @@ def session(draw: Draw) -> Example:
         claim = draw.near_miss(claims[-1].subject, claims[-1].relation) if near else draw.claim()
         if all((claim.subject, claim.relation) != (other.subject, other.relation) for other in claims):
             claims.append(claim)
-    block = [draw.state(c.relation, draw.surface(c.subject, 0.1), c.object) for c in claims]
+    block: list[Stated] = []
     turns: list[Message] = []
     for index in range(draw.rng.randint(3, 9)):
         kind = draw.rng.random()
@@ -74,9 +74,14 @@ def session(draw: Draw) -> Example:
                 subject, relation = fact.subject, draw.relation(fact.relation)
             asked = Claim(subject, relation, _now(draw, claims, subject, relation))
         question = draw.ask(asked.relation, draw.surface(asked.subject, 0.1))
-        message = with_facts(question, block)[-1] if index == 0 else user(f"Question: {question}")
+        if index == 0:
+            about = (asked.subject, asked.relation)
+            block = [draw.stated(claim, (claim.subject, claim.relation) == about, 0.1) for claim in claims]
+            message = with_facts(question, [fact.text for fact in block])[-1]
+        else:
+            message = user(f"Question: {question}")
         turns += [message, assistant(asked.object)]
-    return Example(turns[-1]["content"], tuple(turns[:-1]), every=True, skill="session")
+    return Example(turns[-1]["content"], tuple(turns[:-1]), every=True, skill="session", facts=tuple(block))
 
 
 def _subjects(draw: Draw, relation: str) -> list[str]:
@@ -107,7 +112,8 @@ def one_hop(draw: Draw) -> Example:
     claim = Claim(subject, relation, new)
     block = _block(draw, claim, 1 if draw.chance(0.7) else draw.rng.randint(2, 4))
     question = fill(draw.choice(table["question_unseen" if draw.unseen else "question"]), subject)
-    return Example(end[0], tuple(with_facts(question, block)), skill="one hop")
+    messages = with_facts(question, [fact.text for fact in block])
+    return Example(end[0], tuple(messages), skill="one hop", facts=tuple(block))
 
 
 def compare(draw: Draw) -> Example:
@@ -164,27 +170,28 @@ def _distractor(draw: Draw, about: Claim, kind: str | None) -> Claim | None:
     return claim
 
 
-def _block(draw: Draw, claim: Claim, count: int) -> list[str]:
+def _block(draw: Draw, claim: Claim, count: int) -> list[Stated]:
     """The statement of ``claim`` among ``count - 1`` others, in random order."""
-    block = [draw.state(claim.relation, draw.surface(claim.subject, 0.1), draw.surface(claim.object, 0.0))]
+    block = [draw.stated(claim, True, 0.1)]
     while len(block) < count:
         other = _distractor(draw, claim, None)
         if other is not None:
-            block.append(draw.state(other.relation, other.subject, other.object))
+            block.append(draw.stated(other, False))
     draw.rng.shuffle(block)
     return block
 
 
-def _example(draw: Draw, about: Claim, block: list[str], answer: str, skill: str) -> Example:
+def _example(draw: Draw, about: Claim, block: list[Stated], answer: str, skill: str) -> Example:
     subject = draw.surface(about.subject, 0.1)
     if draw.chance(0.15) and not draw.unseen:
         question = fill(draw.pick(about.relation, "cloze"), subject)
     else:
         question = draw.ask(about.relation, subject)
-    demonstrations = [demonstration(draw) for _ in range(draw.rng.randint(1, 8))] if draw.chance(0.12) else []
+    demonstrations = [demonstration(draw) for _ in range(draw.rng.randint(1, 6))] if draw.chance(0.08) else []
     history: tuple[Message, ...] = ()
     if draw.chance(0.06):
         earlier = draw.fact()
         history = (user(draw.ask(draw.relation(earlier.relation), earlier.subject)), assistant(earlier.object))
     also = draw.world.aliases_of(answer)
-    return Example(answer, tuple(with_facts(question, block, demonstrations, history)), skill=skill, also=also)
+    messages = with_facts(question, [fact.text for fact in block], demonstrations, history)
+    return Example(answer, tuple(messages), skill=skill, also=also, facts=tuple(block))

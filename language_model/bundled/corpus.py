@@ -21,25 +21,25 @@ Skill = Callable[[Draw], Example]
 
 # skill, share of the examples at the start and at the end of training
 MIX: tuple[tuple[Skill, float, float], ...] = (
-    (copying.repeat, 2.0, 0.3),
-    (copying.look_up, 4.0, 1.0),
-    (recall.chat_question, 34.0, 28.0),
-    (recall.chat_cloze, 6.0, 5.0),
-    (recall.completion, 12.0, 12.0),
+    (copying.repeat, 2.0, 0.2),
+    (copying.look_up, 4.0, 0.6),
+    (recall.chat_question, 34.0, 45.0),
+    (recall.chat_cloze, 6.0, 6.0),
+    (recall.completion, 12.0, 18.0),
     (recall.statement, 3.0, 0.5),
     (recall.inverse, 2.0, 1.5),
-    (recall.composite, 4.0, 7.0),
+    (recall.composite, 4.0, 10.0),
     (recall.description, 1.0, 0.6),
-    (recall.unknown, 6.0, 8.0),
+    (recall.unknown, 6.0, 11.0),
     (recall.follow_up, 3.0, 4.0),
     (recall.smalltalk, 0.5, 0.5),
     (recall.correction, 1.5, 2.0),
-    (context.override, 8.0, 14.0),
-    (context.retain, 10.0, 14.0),
-    (context.session, 8.0, 16.0),
-    (context.one_hop, 2.0, 3.0),
-    (context.compare, 4.0, 5.0),
-    (chains.step, 6.0, 13.0),
+    (context.override, 8.0, 24.0),
+    (context.retain, 10.0, 26.0),
+    (context.session, 8.0, 3.0),
+    (context.one_hop, 2.0, 4.0),
+    (context.compare, 4.0, 9.0),
+    (chains.step, 6.0, 22.0),
 )
 
 

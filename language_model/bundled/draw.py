@@ -46,6 +46,18 @@ def _opened(opening: str, text: str, subject: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Stated:
+    """A fact as a line of a context, and whether it answers the question that stands before it.
+
+    From character ``tells_from`` of ``text`` on the reader has seen enough to know.
+    """
+
+    text: str
+    tells_from: int
+    applies: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Example:
     """What the model reads (``messages``, or ``text`` to complete) and what it shall write.
 
@@ -60,6 +72,7 @@ class Example:
     every: bool = False
     skill: str = ""
     also: tuple[str, ...] = ()  # other answers that count as right
+    facts: tuple[Stated, ...] = ()  # the last block of facts, for training to tell those that apply
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +235,13 @@ class Draw:
 
     # --------------------------------------------------------------------------------------------------- claims
 
+    def stated(self, claim: Claim, applies: bool, alias_rate: float = 0.0) -> Stated:
+        """A claim as a line of a context."""
+        subject = self.surface(claim.subject, alias_rate)
+        text = self.state(claim.relation, subject, claim.object)
+        at = text.rfind(claim.object)
+        return Stated(text, at if at > text.find(subject) >= 0 else len(text) - 1, applies)
+
     def new_object(self, relation: Relation | Everyday, avoid: Sequence[str] = (), stranger_rate: float = 0.45) -> str:
         """An object for a counterfactual: from the relation's own range, from anywhere in the world, or invented."""
         while True:
@@ -256,7 +276,7 @@ class Draw:
     def near_miss(self, subject: str, relation: Relation | Everyday) -> Claim:
         """A claim that looks like one about (subject, relation) and is not."""
         draw = self.rng.random()
-        if draw < 0.45:  # same relation, another subject
+        if draw < 0.36:  # same relation, another subject
             if isinstance(relation, Everyday):
                 other = self.stranger(relation.subject_type)
             else:

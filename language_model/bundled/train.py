@@ -13,7 +13,7 @@ import logging
 import math
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,29 @@ from knowledge.errors import InvalidInput
 from knowledge.world import World, load_world
 from language_model.bundled import chains, context, copying, recall, tokenizer
 from language_model.bundled.corpus import Corpus
-from language_model.bundled.draw import Draw, Example
+from language_model.bundled.draw import Draw, Example, Stated
 
 log = logging.getLogger(__name__)
 WEIGHTS = Path(__file__).parent / "weights"
-Row = tuple[list[int], list[bool]]  # token ids, and which of them the loss counts
+UNJUDGED = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One example as tokens, all lists of one length."""
+
+    ids: list[int]
+    counts: list[bool]  # which tokens the loss counts
+    applies: list[int]  # at tokens of a stated fact: 1 where it answers the question before it, 0 where not; else -1
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows padded to one length, (rows, tokens) each."""
+
+    ids: Tensor
+    counts: Tensor
+    applies: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +111,25 @@ CHECKS: dict[str, Callable[[Draw], Example]] = {
 }
 
 
+# weight of judging the stated facts beside the answers: both are sums over tokens, of which the facts have more
+JUDGING = 0.25
+
+
+def _judged(text: str, offsets: Sequence[tuple[int, int]], facts: Sequence[Stated]) -> list[int]:
+    """At each token (its characters in ``text``) what :class:`Row` says of it."""
+    marks = [UNJUDGED] * len(offsets)
+    at = len(text)
+    for fact in reversed(facts):  # from the end: demonstrations may hold the same line
+        at = text.rfind(f"New fact: {fact.text}\n", 0, at)
+        if at < 0:
+            break
+        begin = at + len("New fact: ")
+        for index, (_, end) in enumerate(offsets):
+            if begin + fact.tells_from < end <= begin + len(fact.text) + 1:
+                marks[index] = int(fact.applies)
+    return marks
+
+
 def _sinusoids(positions: int, width: int) -> Tensor:
     """Position embeddings to begin with: neighbouring positions are alike, so that "the token before" is soon found."""
     frequency = torch.exp(torch.arange(0, width, 2) * (-math.log(1000.0) / width))
@@ -139,8 +176,11 @@ class Trainer:
         self.tokenizer = self._tokenizer(start_from)
         torch.manual_seed(seed)
         self.model = self._model(start_from)
-        self.master = [parameter.detach().float().clone() for parameter in self.model.parameters()]
+        self.judge = nn.Linear(self.preset.width, 1, device=self.device)
+        self.parameters = [*self.model.parameters(), *self.judge.parameters()]
+        self.master = [parameter.detach().float().clone() for parameter in self.parameters]
         self.model.to(torch.bfloat16)
+        self.judge.to(torch.bfloat16)
         self.optimizers = self._optimizers()
         self.step, self.tokens, self.seconds = 0, 0, 0.0
         self._resume()
@@ -193,7 +233,7 @@ class Trainer:
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         """Muon for the matrices inside the layers, AdamW for all else; ``base`` is the rate before the schedule."""
         names = [name for name, _ in self.model.named_parameters()]
-        matrices = [m for m, name in zip(self.master, names, strict=True) if m.dim() == 2 and ".h." in name]
+        matrices = [m for m, name in zip(self.master, names, strict=False) if m.dim() == 2 and ".h." in name]
         chosen = {id(master) for master in matrices}
         rest = [master for master in self.master if id(master) not in chosen]
         decay, rate = self.preset.weight_decay, self.preset.learning_rate
@@ -240,7 +280,7 @@ class Trainer:
     ) -> None:
         """Trains to the end; interrupt at will (what is done is saved) and run again."""
         batches = self._batches()
-        losses: list[float] = []
+        losses: list[tuple[float, float]] = []
         started = time.perf_counter()
         try:
             self._go_on(batches, losses, save_seconds, on_progress)
@@ -255,8 +295,8 @@ class Trainer:
 
     def _go_on(
         self,
-        batches: Iterator[tuple[Tensor, Tensor]],
-        losses: list[float],
+        batches: Iterator[Batch],
+        losses: list[tuple[float, float]],
         save_seconds: float,
         on_progress: Callable[[float, dict[str, Any]], None] | None,
     ) -> None:
@@ -270,7 +310,8 @@ class Trainer:
                     "step": self.step,
                     "tokens": self.tokens,
                     "seconds": round(self.seconds),
-                    "loss": round(sum(losses) / len(losses), 4),
+                    "loss": round(sum(loss for loss, _ in losses) / len(losses), 4),
+                    "judging": round(sum(judging for _, judging in losses) / len(losses), 4),
                     "rate": round(self._schedule(), 4),
                     "progress": round(self.progress, 4),
                 }
@@ -288,20 +329,20 @@ class Trainer:
         warm = min(1.0, (self.step + 1) / self.preset.warmup_steps)
         return warm * min(1.0, (1.0 - self.progress) / self.preset.decay_share)
 
-    def _step(self, batches: Iterator[tuple[Tensor, Tensor]]) -> float:
-        read, total, count = 0, 0.0, 0
-        for parameter in self.model.parameters():
+    def _step(self, batches: Iterator[Batch]) -> tuple[float, float]:
+        """One step of the optimisers; the losses of the answers and of judging the facts, both a token of an answer."""
+        read, total, judged, count = 0, 0.0, 0.0, 0
+        for parameter in self.parameters:
             parameter.grad = None
         while read < self.preset.step_tokens:
-            ids, wanted = next(batches)
-            loss, answers = self._loss(ids, wanted)
-            (loss / 1000.0).backward()  # summed over tokens; the scale only keeps bf16 gradients in a comfortable range
-            read, total, count = (
-                read + int((ids != self.tokenizer.pad_token_id).sum()),
-                total + float(loss.detach()),
-                count + answers,
-            )
-        for master, parameter in zip(self.master, self.model.parameters(), strict=True):
+            batch = next(batches)
+            loss, judging = self._loss(batch)
+            # summed over tokens; the scale only keeps bf16 gradients in a comfortable range
+            ((loss + JUDGING * judging) / 1000.0).backward()
+            read += int((batch.ids != self.tokenizer.pad_token_id).sum())
+            total, judged = total + float(loss.detach()), judged + float(judging.detach())
+            count += int(batch.counts[:, 1:].sum())
+        for master, parameter in zip(self.master, self.parameters, strict=True):
             master.grad = parameter.grad.float().mul_(1000.0 / count) if parameter.grad is not None else None
         nn.utils.clip_grad_norm_(self.master, 1.0)
         share = self._schedule()
@@ -312,23 +353,30 @@ class Trainer:
         self._publish()
         self.step += 1
         self.tokens += read
-        return total / max(count, 1)
+        return total / max(count, 1), judged / max(count, 1)
 
     @torch.no_grad()
     def _publish(self) -> None:
-        for master, parameter in zip(self.master, self.model.parameters(), strict=True):
+        for master, parameter in zip(self.master, self.parameters, strict=True):
             parameter.copy_(master)
 
-    def _loss(self, ids: Tensor, wanted: Tensor) -> tuple[Tensor, int]:
-        hidden = self.body(input_ids=ids, use_cache=False).last_hidden_state
-        logits = self.model.lm_head(hidden[:, :-1][wanted[:, 1:]]).float()
-        return nn.functional.cross_entropy(logits, ids[:, 1:][wanted[:, 1:]], reduction="sum"), int(wanted[:, 1:].sum())
+    def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of the answers' tokens, and that of judging the stated facts, each summed."""
+        wanted = batch.counts[:, 1:]
+        output = self.body(input_ids=batch.ids, use_cache=False, output_hidden_states=True)
+        logits = self.model.lm_head(output.last_hidden_state[:, :-1][wanted]).float()
+        loss = nn.functional.cross_entropy(logits, batch.ids[:, 1:][wanted], reduction="sum")
+        judged = batch.applies != UNJUDGED
+        verdicts = self.judge(output.hidden_states[self.preset.layers - 2][judged]).float().squeeze(-1)
+        truth = batch.applies[judged].float()
+        return loss, nn.functional.binary_cross_entropy_with_logits(verdicts, truth, reduction="sum")
 
     def _warm_up(self) -> None:
         """Compiles on many short rows: the compiler shapes its loops after the first batch it sees."""
         log.info("compiling; this takes half a minute")
         ids = torch.randint(10, 100, (self.preset.micro_tokens // 24, 24), device=self.device)
-        self._loss(ids, torch.ones_like(ids, dtype=torch.bool))[0].backward()
+        batch = Batch(ids, torch.ones_like(ids, dtype=torch.bool), torch.zeros_like(ids))
+        sum(self._loss(batch), torch.zeros((), device=self.device)).backward()
 
     # ------------------------------------------------------------------------------------------------------ data
 
@@ -341,40 +389,46 @@ class Trainer:
             )
         )
         rows = []
-        for row in pieces:
+        for example, row in zip(examples, pieces, strict=True):
             ids: list[int] = []
             counts: list[bool] = []
-            for _, wanted in row:
-                tokens = next(encoded).ids
-                ids += tokens
-                counts += [wanted] * len(tokens)
+            applies: list[int] = []
+            for text, wanted in row:
+                tokens = next(encoded)
+                first = not ids
+                ids += tokens.ids
+                counts += [wanted] * len(tokens.ids)
+                applies += _judged(text, tokens.offsets, example.facts if first else ())
             if len(ids) <= tokenizer.CONTEXT:
-                rows.append((ids, counts))
+                rows.append(Row(ids, counts, applies))
         return rows
 
-    def _batches(self, pool: int = 3000) -> Iterator[tuple[Tensor, Tensor]]:
+    def _batches(self, pool: int = 3000) -> Iterator[Batch]:
         corpus = Corpus(self.world, seed=self.seed + 1000 + self.step)
         shuffle = random.Random(self.step)
         while True:
             rows = self._encode([corpus.sample(self.progress) for _ in range(pool)])
-            rows.sort(key=lambda row: len(row[0]))
+            rows.sort(key=lambda row: len(row.ids))
             groups: list[list[Row]] = [[]]
             for row in rows:
-                if len(groups[-1]) and (len(groups[-1]) + 1) * len(row[0]) > self.preset.micro_tokens:
+                if len(groups[-1]) and (len(groups[-1]) + 1) * len(row.ids) > self.preset.micro_tokens:
                     groups.append([])
                 groups[-1].append(row)
             shuffle.shuffle(groups)
             for group in groups:
                 yield self._tensors(group)
 
-    def _tensors(self, group: list[Row]) -> tuple[Tensor, Tensor]:
-        longest = math.ceil(max(len(ids) for ids, _ in group) / 8) * 8
+    def _tensors(self, group: list[Row]) -> Batch:
+        longest = math.ceil(max(len(row.ids) for row in group) / 8) * 8
         ids = torch.full((len(group), longest), int(self.tokenizer.pad_token_id), dtype=torch.long)
-        wanted = torch.zeros((len(group), longest), dtype=torch.bool)
-        for index, (row, counts) in enumerate(group):
-            ids[index, : len(row)] = torch.tensor(row)
-            wanted[index, : len(row)] = torch.tensor(counts)
-        return ids.to(self.device), wanted.to(self.device)
+        counts = torch.zeros((len(group), longest), dtype=torch.bool)
+        applies = torch.full((len(group), longest), UNJUDGED, dtype=torch.int8)
+        for index, row in enumerate(group):
+            length = len(row.ids)
+            ids[index, :length] = torch.tensor(row.ids)
+            counts[index, :length] = torch.tensor(row.counts)
+            applies[index, :length] = torch.tensor(row.applies, dtype=torch.int8)
+        return Batch(ids.to(self.device), counts.to(self.device), applies.to(self.device))
 
     # ------------------------------------------------------------------------------------------ looking and saving
 
@@ -387,9 +441,9 @@ class Trainer:
             rows = self._encode([skill(draw) for _ in range(count)])
             right = 0
             for start in range(0, len(rows), 16):
-                ids, wanted = self._tensors(rows[start : start + 16])
-                logits = self.model(input_ids=ids, use_cache=False).logits[:, :-1]
-                hit = (logits.argmax(-1) == ids[:, 1:]) | ~wanted[:, 1:]
+                batch = self._tensors(rows[start : start + 16])
+                logits = self.model(input_ids=batch.ids, use_cache=False).logits[:, :-1]
+                hit = (logits.argmax(-1) == batch.ids[:, 1:]) | ~batch.counts[:, 1:]
                 right += int(hit.all(-1).sum())
             figures[name] = round(right / len(rows), 3)
         return figures

@@ -123,7 +123,7 @@ def test_training_goes_on_where_it_was_interrupted(tiny: None, tmp_path: Path) -
 
     batches = first._batches()
     losses = [first._step(batches) for _ in range(4)]
-    assert all(torch.isfinite(torch.tensor(losses)))
+    assert torch.isfinite(torch.tensor(losses)).all()
     first.save()
     second = train.Trainer(tmp_path, "tiny", compiled=False)
     assert (second.step, second.tokens) == (first.step, first.tokens) != (0, 0)
