@@ -49,7 +49,13 @@ class Database:
 
     def _create(self) -> Engine:
         if not self.sqlite:
-            return create_engine(self.url, pool_pre_ping=True)
+            try:
+                return create_engine(self.url, pool_pre_ping=True)
+            except ModuleNotFoundError as error:
+                raise StoreError(
+                    f"The database {self.url.get_backend_name()} needs the Python package {error.name!r}, which is not "
+                    f"installed. Install it (for PostgreSQL: pip install 'psycopg[binary]'), or use SQLite."
+                ) from error
         if self.path is not None:
             with explained(self.path):
                 self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,21 @@ from memory.store import FactStore
 from tests.memory.fakes import HashEmbedder
 
 MakeStore = Callable[..., FactStore]
+# the tests of the store run on this server instead of SQLite, each in a schema of its own (CONTRIBUTING.md)
+SERVER = os.environ.get("PALIMPSEST_TEST_DATABASE", "")
+
+
+def _database(path: Path) -> str:
+    if not SERVER:
+        return f"sqlite:///{path}"
+    import sqlalchemy
+
+    schema = f"test_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
+    engine = sqlalchemy.create_engine(SERVER)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+    engine.dispose()
+    return f"{SERVER}?options=-csearch_path%3D{schema}"
 
 
 @pytest.fixture
@@ -25,7 +42,9 @@ def make_store(tmp_path: Path) -> Iterator[MakeStore]:
 
     def make(name: str = "facts.db", embedder: Embedder | None = None, **options: Any) -> FactStore:
         options.setdefault("lexicon", Lexicon({}, {"USA": "United States", "Holland": "Netherlands"}))
-        store = FactStore(f"sqlite:///{tmp_path / name}", embedder or HashEmbedder(), **options)
+        if SERVER:
+            options.setdefault("index_folder", tmp_path / f"{Path(name).stem}-index")
+        store = FactStore(_database(tmp_path / name), embedder or HashEmbedder(), **options)
         opened.append(store)
         return store
 

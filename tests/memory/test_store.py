@@ -8,7 +8,8 @@ from knowledge.errors import InvalidInput
 from memory.errors import FactNotFound, StoreError
 from memory.lexicon import Lexicon
 from memory.store import FactStore, NearDuplicate
-from tests.memory.conftest import MakeStore
+from tests.memory.conftest import SERVER, MakeStore
+from tests.memory.fakes import HashEmbedder
 
 
 def statements(store: FactStore, **options: object) -> list[str]:
@@ -133,6 +134,7 @@ def test_an_edit_into_anothers_place_supersedes_it(store: FactStore) -> None:
     assert sorted(statements(store)) == ["The capital of Italy is Rome.", "The capital of Spain is Madrid."]
 
 
+@pytest.mark.skipif(bool(SERVER), reason="reads the SQLite file")
 def test_purge_leaves_nothing_to_read(store: FactStore, make_store: MakeStore) -> None:
     secret = store.add("Agent", "name", "Zaphodzebra").fact
     kept = store.add("Atlantis", "capital", "Poseidonis").fact
@@ -222,3 +224,8 @@ def test_what_an_edit_says(make_store: MakeStore) -> None:
     assert (edit.subject, edit.target_new, edit.target_true) == ("Eiffel Tower", "New York City", "Paris")
     assert "Gotham" in edit.aliases
     assert edit.prompt.count("{}") == 1
+
+
+def test_a_missing_database_driver_is_named_with_the_cure() -> None:
+    with pytest.raises(StoreError, match=r"pg8000.*Install"):
+        FactStore("postgresql+pg8000://user@127.0.0.1/facts", HashEmbedder())
