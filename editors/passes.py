@@ -195,10 +195,14 @@ class Suffix:
         with hooked((down_projection(self.lm, self.layer), "after", add)):
             return self._run(self.input[rows], self.layer, rows)
 
-    def _run(self, hidden: Tensor, index: int, rows: Tensor) -> Tensor:
+    def call(self, index: int, rows: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """What the block ``index`` was called with behind its hidden states, for some of the rows."""
         arguments, kwargs = self._calls[index]
-        arguments = tuple(self._pick(value, rows) for value in arguments)
         named = {name: self._pick(value, rows, name) for name, value in kwargs.items()}
+        return tuple(self._pick(value, rows) for value in arguments), named
+
+    def _run(self, hidden: Tensor, index: int, rows: Tensor) -> Tensor:
+        arguments, named = self.call(index, rows)
         return hidden_of(block(self.lm, index)(hidden, *arguments, **named))
 
     def _pick(self, value: Any, rows: Tensor, name: str = "") -> Any:

@@ -24,6 +24,7 @@ from editors.base import EditRefused
 from editors.passes import Suffix
 from editors.problems import Problem
 from editors.rewrites import Row
+from editors.tails import Tails
 from language_model.model import LanguageModel
 
 
@@ -140,10 +141,9 @@ class _Batch:
         self.known_share = torch.tensor([item[2] for item in essence], device=device)
         self.dose = torch.ones(len(rows), device=device) if doses is None else torch.cat(list(doses)).float().to(device)
         self.suffix = Suffix(lm, [row.ids for row in rows], layer)
+        self.tails = Tails(self.suffix)
         with torch.no_grad():
-            everything = torch.arange(len(rows), device=device)
-            still = self.suffix.above(torch.zeros(len(rows), lm.hidden_size, device=device), self.subject, everything)
-            self.before = self.suffix.head(still[self.known_row, self.known_at]).log_softmax(-1)
+            self.before = self.suffix.head(self.tails.still[self.known_row, self.known_at]).log_softmax(-1)
 
     def losses(self, delta: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:
         """Target and essence loss of each active edit.
@@ -160,20 +160,24 @@ class _Batch:
         kept = (place[self.owner] >= 0).nonzero()[:, 0]
         row_place = torch.full((len(self.owner),), -1, device=active.device)
         row_place[kept] = torch.arange(len(kept), device=active.device)
-        hidden = self.suffix.above(delta[place[self.owner[kept]]] * self.dose[kept, None], self.subject[kept], kept)
-
         reads = (row_place[self.read_row] >= 0).nonzero()[:, 0]
-        states = hidden[row_place[self.read_row[reads]], self.read_at[reads]]
+        knows = (row_place[self.known_row] >= 0).nonzero()[:, 0]
+        states = self.tails.read(
+            delta[place[self.owner[kept]]] * self.dose[kept, None],
+            self.subject[kept],
+            kept,
+            row_place[torch.cat([self.read_row[reads], self.known_row[knows]])],
+            torch.cat([self.read_at[reads], self.known_at[knows]]),
+        )
         logits = self.suffix.head(states)
-        logprob = logits.gather(1, self.wanted[reads, None])[:, 0] - logits.logsumexp(-1)
+        asked = logits[: len(reads)]
+        logprob = asked.gather(1, self.wanted[reads, None])[:, 0] - asked.logsumexp(-1)
         target = torch.zeros(len(active), device=active.device)
         target = target.index_add(0, place[self.owner[self.read_row[reads]]], -logprob * self.share[reads])
 
         essence = torch.zeros(len(active), device=active.device)
-        knows = (row_place[self.known_row] >= 0).nonzero()[:, 0]
         if len(knows):
-            states = hidden[row_place[self.known_row[knows]], self.known_at[knows]]
-            now, before = self.suffix.head(states).log_softmax(-1), self.before[knows]
+            now, before = logits[len(reads) :].log_softmax(-1), self.before[knows]
             kl = (before.exp() * (before - now)).sum(-1)
             essence = essence.index_add(0, place[self.owner[self.known_row[knows]]], kl * self.known_share[knows])
         return target, essence

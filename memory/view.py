@@ -109,12 +109,17 @@ class FactView:
 
     def nearest(self, vector: Any, k: int, namespaces: Sequence[str]) -> Sequence[Hit]:
         """The facts whose statements are nearest to a vector, those in force only."""
-        found = self.sync.search(vector, k, namespaces)
-        at = schema.now()
-        facts = {fact.id: fact for fact in self.get_many([fact_id for fact_id, _ in found])}
-        # looked at again: since the search, another thread or program may have written
-        live = {key for key, fact in facts.items() if fact.in_force(at) and fact.namespace in namespaces}
-        return [Hit(facts[fact_id], score) for fact_id, score in found if fact_id in live]
+        wanted = k
+        while True:
+            found = self.sync.search(vector, wanted, namespaces)
+            at = schema.now()
+            facts = {fact.id: fact for fact in self.get_many([fact_id for fact_id, _ in found])}
+            # the index also holds facts that begin later or ended a moment ago, and others may write meanwhile
+            live = {key for key, fact in facts.items() if fact.in_force(at) and fact.namespace in namespaces}
+            hits = [Hit(facts[fact_id], score) for fact_id, score in found if fact_id in live]
+            if len(hits) >= k or len(found) < wanted:
+                return hits[:k]
+            wanted *= 2  # some places went to facts that do not hold now
 
     def about(self, subject_keys: Sequence[str], namespaces: Sequence[str], limit: int = 200) -> Sequence[StoredFact]:
         """The facts in force whose subject has one of these keys or aliases."""

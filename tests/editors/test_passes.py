@@ -10,6 +10,7 @@ import torch
 from editors.keys import mean_by_group, subject_activations
 from editors.passes import Suffix, capture, head
 from editors.rewrites import Row
+from editors.tails import Tails
 from language_model.model import LanguageModel
 from language_model.tiny import CONFIGS
 from tests.language_model.helpers import hook_count, low_rank
@@ -50,6 +51,23 @@ def test_suffix_equals_the_whole_model(lm: LanguageModel) -> None:
             (wanted,) = whole(lm, [rows[number]], {lm.architecture.down(layer): add})
             said = head(lm, hidden[place : place + 1, :length])[0]
             assert torch.allclose(said, wanted, atol=2e-4), lm.architecture.model_type
+
+
+def test_tails_equal_whole_rows(lm: LanguageModel) -> None:
+    rows = [lm.codec.encode(text) for text in (*TEXTS[:2], "Rome is the capital of Italy") * 2]
+    suffix = Suffix(lm, rows, 0)
+    tails = Tails(suffix)
+    assert tails.usable == (lm.architecture.model_type not in POST_NORM), lm.architecture.model_type
+    delta = torch.randn(len(rows), lm.hidden_size, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    positions = torch.tensor([number % 3 for number in range(len(rows))])
+    chosen = torch.tensor([0, 2, 3, 5])
+    which, at = torch.tensor([3, 0, 0, 2, 1]), torch.tensor([len(rows[5]) - 1, 2, 3, 4, 3])
+    found = tails.read(delta[chosen], positions[chosen], chosen, which, at)
+    wanted = suffix.above(delta[chosen], positions[chosen], chosen)[which, at]
+    assert torch.allclose(found, wanted, atol=2e-4), lm.architecture.model_type
+    (mine,) = torch.autograd.grad(found.square().sum(), delta)
+    (theirs,) = torch.autograd.grad(wanted.square().sum(), delta)
+    assert torch.allclose(mine, theirs, atol=1e-3 * float(theirs.abs().max()))
 
 
 def test_gradients_reach_the_change_and_only_it(lm: LanguageModel) -> None:

@@ -80,6 +80,14 @@ def test_an_alias_leads_to_the_same_subject(store: FactStore) -> None:
     assert store.about(["uncle sam's country"], ("default",))[0].object == "Miami"
 
 
+def test_facts_that_hold_only_later_take_no_place_among_the_nearest(store: FactStore) -> None:
+    soon = datetime.now(UTC) + timedelta(days=1)
+    for number in range(6):
+        store.add("Atlantis", "mayor", f"Ann {number}", prompt="{} has the mayor", valid_from=soon, cardinality="multi")
+    store.add("Lemuria", "anthem", "Waves")
+    assert [hit.fact.object for hit in store.search("Atlantis has the mayor Ann", k=2)] == ["Waves"]
+
+
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
