@@ -228,8 +228,11 @@ def save_network(net: Hypernetwork, lm: LanguageModel, folder: Path, notes: Mapp
     return path
 
 
-def read_network(cls: type[N], path: Path, lm: LanguageModel) -> N:
+def read_network(cls: type[N], path: Path, lm: LanguageModel, *, to_go_on: bool = False) -> N:
     """A network from its file.
+
+    Args:
+        to_go_on: only to start a training from, so that it may come from another model of the same shape.
 
     Raises:
         EditRefused: the file is damaged, of another kind, or trained for another model.
@@ -240,7 +243,7 @@ def read_network(cls: type[N], path: Path, lm: LanguageModel) -> N:
             tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
         if header.get("format") != _FORMAT or header.get("kind") != cls.kind:
             raise EditRefused(f"{path} is no {cls.kind} network of this program. Train one again.")
-        if header["fingerprint"] != lm.fingerprint:
+        if header["fingerprint"] != lm.fingerprint and not to_go_on:
             raise EditRefused(
                 f"{path} was trained for the model {header['model']!r} (fingerprint {header['fingerprint'][:12]}), but "
                 f"{lm.name!r} (fingerprint {lm.fingerprint[:12]}) is loaded. {_how_to_train(cls.kind, lm)}"
@@ -250,6 +253,21 @@ def read_network(cls: type[N], path: Path, lm: LanguageModel) -> N:
     except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise EditRefused(f"The network in {path} cannot be read: {error}. {_how_to_train(cls.kind, lm)}") from error
     return net.to(lm.device).eval().requires_grad_(False)
+
+
+def go_on_from(net: Hypernetwork, path: Path, lm: LanguageModel) -> None:
+    """Gives ``net`` the values of a trained network, perhaps of another model of the same shape.
+
+    Raises:
+        EditRefused: the file cannot be read, or is of another shape.
+    """
+    trained = read_network(type(net), path, lm, to_go_on=True)
+    try:
+        net.load_state_dict(trained.state_dict())
+    except RuntimeError as error:
+        raise EditRefused(
+            f"{path} was trained for a model of another shape than {lm.name}. Train from nothing."
+        ) from error
 
 
 def load_network(cls: type[N], lm: LanguageModel, folders: Sequence[Path | None]) -> N:

@@ -192,6 +192,10 @@ HeldOut_ = Annotated[int, typer.Option("--held-out", min=0, help="Facts to measu
 RunFolder = Annotated[
     Path | None, typer.Option("--folder", help="State of the training; an earlier one goes on.", show_default=False)
 ]
+StartFrom = Annotated[
+    Path | None,
+    typer.Option("--start-from", help="A network to begin with, trained for a like model.", show_default=False),
+]
 Ship = Annotated[bool, typer.Option("--ship", help="Keep the network with the program, not in the data folder.")]
 
 
@@ -203,6 +207,7 @@ def mend(
     lessons: Lessons_ = 8,
     held_out: HeldOut_ = 100,
     folder: RunFolder = None,
+    start_from: StartFrom = None,
     ship: Ship = False,
     seed: Annotated[int, typer.Option(help="Seed of network and lessons.")] = 0,
     json_: Json = False,
@@ -211,7 +216,7 @@ def mend(
 ) -> None:
     """Train MEND's editing network for a model (minutes on 2 cores), and measure it on facts kept out."""
     settings = load_settings(model=model, data=data, device=device)
-    _hypernetwork("mend", settings, minutes, lessons, held_out, folder, ship, seed, json_)
+    _hypernetwork("mend", settings, minutes, lessons, held_out, folder, start_from, ship, seed, json_)
 
 
 @app.command("ke")
@@ -222,6 +227,7 @@ def ke(
     lessons: Lessons_ = 8,
     held_out: HeldOut_ = 100,
     folder: RunFolder = None,
+    start_from: StartFrom = None,
     ship: Ship = False,
     seed: Annotated[int, typer.Option(help="Seed of network and lessons.")] = 0,
     json_: Json = False,
@@ -230,7 +236,7 @@ def ke(
 ) -> None:
     """Train KE's network for a model (minutes on 2 cores), and measure it on facts kept out."""
     settings = load_settings(model=model, data=data, device=device)
-    _hypernetwork("ke", settings, minutes, lessons, held_out, folder, ship, seed, json_)
+    _hypernetwork("ke", settings, minutes, lessons, held_out, folder, start_from, ship, seed, json_)
 
 
 def _hypernetwork(
@@ -240,6 +246,7 @@ def _hypernetwork(
     lessons: int,
     held_out: int,
     folder: Path | None,
+    start_from: Path | None,
     ship: bool,
     seed: int,
     json_: bool,
@@ -249,7 +256,7 @@ def _hypernetwork(
 
     from editors.hypernetwork_data import Lessons
     from editors.hypernetwork_training import HyperTrainer, TrainSettings, measure
-    from editors.hypernetworks import TRAINED, read_network, save_network
+    from editors.hypernetworks import TRAINED, Hypernetwork, go_on_from, read_network, save_network
     from editors.ke import KeNet
     from editors.mend import MendNet
     from knowledge.world import load_world
@@ -259,7 +266,9 @@ def _hypernetwork(
         torch.set_num_threads(settings.threads)
     lm = LanguageModel.load(settings.model, device=settings.device, dtype=settings.dtype)
     world, kept = load_world(), settings.data / "statistics"
-    net = MendNet.for_model(lm, seed=seed) if kind == "mend" else KeNet.for_model(lm, seed=seed)
+    net: Hypernetwork = MendNet.for_model(lm, seed=seed) if kind == "mend" else KeNet.for_model(lm, seed=seed)
+    if start_from is not None:
+        go_on_from(net, start_from, lm)
     options = TrainSettings(lessons=lessons, seed=seed)
     trainer = HyperTrainer(lm, net, Lessons(world, seed=seed), folder or kept / "training", options)
     trainer.run(minutes, progress=progress_to_stderr(json_))

@@ -16,6 +16,7 @@ from editors.hypernetworks import (
     Factors,
     edited_modules,
     fact_rows,
+    go_on_from,
     gradient_factors,
     grouped_overlay,
     load_network,
@@ -232,6 +233,18 @@ def test_training_lowers_both_losses_and_goes_on_where_it_stopped(kind: str, tmp
     figures = measure(lm, again.net, Lessons(load_world(), held_out=True), count=2, together=2)
     assert 0 <= figures.efficacy <= 1
     assert figures.edits == figures.together == 2
+
+
+def test_a_training_may_begin_with_the_network_of_a_like_model(tmp_path: Path) -> None:
+    old, new = tiny_model("gpt2", chat=True, seed=3), tiny_model("gpt2", chat=True, seed=4)
+    path = save_network(MendNet.for_model(old, rank=8, seed=1), old, tmp_path)
+    net = MendNet.for_model(new, rank=8, seed=2)
+    go_on_from(net, path, new)
+    kept = read_network(MendNet, path, old)
+    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), kept.parameters(), strict=True))
+    assert all(parameter.requires_grad for parameter in net.parameters())
+    with pytest.raises(EditRefused, match="another shape"):
+        go_on_from(MendNet.for_model(new, rank=9), path, new)
 
 
 def test_the_price_of_the_constraint_follows_its_breach() -> None:
