@@ -12,7 +12,7 @@ Released: eigenvalues under 0.02 and L2 = 10, which fit one model's scale; here 
 
 A small model has no wide null space: of the 1,280 inputs of our bundled model's layers 200 to 270 hold 2 % of the
 ordinary keys' energy, and as many facts fill them up. From there on each new fact needs a larger change than the last
-one and the model breaks. So the space grows with the number of facts, which costs locality instead.
+one and the model breaks. So in a shallow model the space grows with the number of facts, which costs locality instead.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from torch import Tensor
 from editors.base import Job
 from editors.keys import subject_activations
 from editors.memit import Memit, MemitSettings
+from editors.presets import SHALLOW
 from editors.problems import build_problems
 from editors.statistics import SecondMoment
 
@@ -35,8 +36,8 @@ class AlphaEditSettings(MemitSettings):
     """MEMIT's settings and the null space."""
 
     energy: float = 0.02  # the null space is the widest that holds at most this share of E|k|^2
-    room: int = 4  # but with this many directions for each fact, earlier ones too,
-    most: float = 0.3  # as far as they hold at most this share
+    room: int = 4  # in a shallow model: but this many directions for each fact, earlier ones too,
+    most: float = 0.3  # or as many of them as hold at most this share
     l2: float = 1.0  # in units of the ordinary key's mean square inside the null space, tr(P C)
 
 
@@ -52,7 +53,7 @@ class AlphaEdit(Memit):
         self, job: Job, settings: MemitSettings, layer: int, moment: SecondMoment, keys: Tensor, rest: Tensor
     ) -> tuple[Tensor, Tensor]:
         assert isinstance(settings, AlphaEditSettings)
-        facts = len(job.earlier) + len(job.edits)
+        facts = len(job.earlier) + len(job.edits) if job.lm.num_layers <= SHALLOW else 0
         basis, power = null_space(moment, settings.energy, settings.room * facts, settings.most)
         return null_space_factors(basis, keys.T, earlier_keys(job, settings, layer).T, rest, settings.l2 * power)
 
@@ -76,7 +77,7 @@ def null_space(moment: SecondMoment, energy: float, wanted: int = 0, most: float
     """The directions of least use that together hold at most ``energy`` of the mean square of ordinary keys.
 
     Args:
-        wanted: take this many directions where ``energy`` gives fewer and they hold at most the share ``most``.
+        wanted: where ``energy`` gives fewer directions, take this many, or as many as hold at most the share ``most``.
 
     Returns:
         an orthonormal basis (in, m), and the mean square that is inside it.

@@ -262,8 +262,9 @@ def go_on_from(net: Hypernetwork, path: Path, lm: LanguageModel) -> None:
         EditRefused: the file cannot be read, or is of another shape.
     """
     trained = read_network(type(net), path, lm, to_go_on=True)
+    measured = dict(net.named_buffers())  # of a model's gradients: each model has its own
     try:
-        net.load_state_dict(trained.state_dict())
+        net.load_state_dict({**trained.state_dict(), **measured})
     except RuntimeError as error:
         raise EditRefused(
             f"{path} was trained for a model of another shape than {lm.name}. Train from nothing."

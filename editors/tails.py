@@ -64,7 +64,8 @@ class Tails:
                 if keep.taken is not None:
                     self.kept[index] = keep.taken
             self.still = hidden
-            self.usable = suffix.additive and len(self.kept) == len(self.layers) and self._agrees(every[:1])
+            longest = suffix.mask.sum(1).argmax()[None]
+            self.usable = suffix.additive and len(self.kept) == len(self.layers) and self._agrees(longest)
 
     def _agrees(self, rows: Tensor) -> bool:
         """A tail without a change must come out as the whole row did."""
@@ -76,7 +77,7 @@ class Tails:
         except (RuntimeError, ValueError, IndexError, TypeError):
             return False  # this family's arguments cannot be cut as here; whole rows do
         whole = self.still[rows, middle:].float()
-        gap = (tail.float() - whole)[self.suffix.mask[rows, middle:]].abs().max()
+        gap = (tail.float() - whole).abs().max()
         return bool(gap <= (1e-4 if tail.dtype == torch.float32 else 0.05) * whole.abs().max())
 
     def read(self, delta: Tensor, positions: Tensor, rows: Tensor, which: Tensor, at: Tensor) -> Tensor:

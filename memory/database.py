@@ -51,10 +51,10 @@ class Database:
         if not self.sqlite:
             try:
                 return create_engine(self.url, pool_pre_ping=True)
-            except ModuleNotFoundError as error:
+            except ImportError as error:
                 raise StoreError(
-                    f"The database {self.url.get_backend_name()} needs the Python package {error.name!r}, which is not "
-                    f"installed. Install it (for PostgreSQL: pip install 'psycopg[binary]'), or use SQLite."
+                    f"The driver of the database {self.url.get_backend_name()} cannot be loaded ({error}). Install it "
+                    f"(for PostgreSQL: pip install 'psycopg[binary]'), or use SQLite."
                 ) from error
         if self.path is not None:
             with explained(self.path):

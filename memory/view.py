@@ -117,7 +117,7 @@ class FactView:
             # the index also holds facts that begin later or ended a moment ago, and others may write meanwhile
             live = {key for key, fact in facts.items() if fact.in_force(at) and fact.namespace in namespaces}
             hits = [Hit(facts[fact_id], score) for fact_id, score in found if fact_id in live]
-            if len(hits) >= k or len(found) < wanted:
+            if len(hits) >= k or len(found) < wanted or wanted >= 64 * k:
                 return hits[:k]
             wanted *= 2  # some places went to facts that do not hold now
 

@@ -271,6 +271,11 @@ def _hypernetwork(
         go_on_from(net, start_from, lm)
     options = TrainSettings(lessons=lessons, seed=seed)
     trainer = HyperTrainer(lm, net, Lessons(world, seed=seed), folder or kept / "training", options)
+    if start_from is not None and trainer.step:
+        raise InvalidInput(
+            f"{kind.upper()} for this model is being trained in {trainer.folder} already, and would go on from there. "
+            "Leave out --start-from, or name another --folder."
+        )
     trainer.run(minutes, progress=progress_to_stderr(json_))
     notes = {"steps": trainer.step, "lessons": lessons, "minutes": round(trainer.seconds / 60, 2)}
     path = save_network(net, lm, TRAINED if ship else kept, notes)

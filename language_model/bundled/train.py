@@ -1,8 +1,13 @@
 """Trains the bundled model: ``python -m app train bundled``.
 
 bf16 compute with float32 master weights, rows of similar length batched together so that hardly anything is padding,
-loss on the answers only, a learning rate that is constant and then falls to zero. Matrices move by Muon (a step with
-orthogonalised momentum), which learns rare facts in fewer tokens than AdamW; embeddings and vectors move by AdamW.
+a learning rate that is constant and then falls to zero. Matrices move by Muon (a step with orthogonalised momentum),
+which learns rare facts in fewer tokens than AdamW; embeddings and vectors move by AdamW.
+
+The loss counts the answers only, and beside them a judgement: behind each fact in context a linear map of a middle
+layer says whether the fact answers the question. One answer says little about eight facts; eight judgements say which
+to believe. The map is not part of the model.
+
 Everything needed to go on after an interruption lies in the run folder; starting again with the same folder resumes.
 """
 
@@ -233,7 +238,8 @@ class Trainer:
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         """Muon for the matrices inside the layers, AdamW for all else; ``base`` is the rate before the schedule."""
         names = [name for name, _ in self.model.named_parameters()]
-        matrices = [m for m, name in zip(self.master, names, strict=False) if m.dim() == 2 and ".h." in name]
+        own = self.master[: len(names)]  # behind them stand the judge's
+        matrices = [m for m, name in zip(own, names, strict=True) if m.dim() == 2 and ".h." in name]
         chosen = {id(master) for master in matrices}
         rest = [master for master in self.master if id(master) not in chosen]
         decay, rate = self.preset.weight_decay, self.preset.learning_rate
@@ -259,6 +265,11 @@ class Trainer:
         saved = load_file(self.folder / "checkpoint.safetensors", device=str(self.device))
         mine = [{id(m) for group in o.param_groups for m in group["params"]} for o in self.optimizers]
         for index, master in enumerate(self.master):
+            if f"master.{index}" not in saved:
+                raise InvalidInput(
+                    f"The training in {self.folder} was begun by an earlier version of the program and cannot go on. "
+                    f"Start another in a new folder, from its weights: --start-from {self.folder / 'model'}."
+                )
             master.copy_(saved.pop(f"master.{index}"))
             optimizer = next(o for o, ids in zip(self.optimizers, mine, strict=True) if id(master) in ids)
             for key in [key for key in saved if key.endswith(f".{index}")]:
@@ -381,7 +392,7 @@ class Trainer:
     # ------------------------------------------------------------------------------------------------------ data
 
     def _encode(self, examples: list[Example]) -> list[Row]:
-        """Token ids and which of them count, a pair an example; too long ones are left out."""
+        """A row an example; too long ones are left out."""
         pieces = [tokenizer.pieces(example) for example in examples]
         encoded = iter(
             self.tokenizer.backend_tokenizer.encode_batch(

@@ -54,14 +54,15 @@ def test_suffix_equals_the_whole_model(lm: LanguageModel) -> None:
 
 
 def test_tails_equal_whole_rows(lm: LanguageModel) -> None:
-    rows = [lm.codec.encode(text) for text in (*TEXTS[:2], "Rome is the capital of Italy") * 2]
+    texts = ("Rome", *TEXTS[:2], "Rome is the capital of Italy", "Ann Bell", "Big Ben stands in the middle of London")
+    rows = [lm.codec.encode(text) for text in texts]
     suffix = Suffix(lm, rows, 0)
     tails = Tails(suffix)
     assert tails.usable == (lm.architecture.model_type not in POST_NORM), lm.architecture.model_type
     delta = torch.randn(len(rows), lm.hidden_size, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    positions = torch.tensor([number % 3 for number in range(len(rows))])
+    positions = torch.tensor([0, 1, 2, 1, 0, 2])
     chosen = torch.tensor([0, 2, 3, 5])
-    which, at = torch.tensor([3, 0, 0, 2, 1]), torch.tensor([len(rows[5]) - 1, 2, 3, 4, 3])
+    which, at = torch.tensor([3, 1, 1, 2, 0]), torch.tensor([len(rows[5]) - 1, 2, 3, 4, 0])
     found = tails.read(delta[chosen], positions[chosen], chosen, which, at)
     wanted = suffix.above(delta[chosen], positions[chosen], chosen)[which, at]
     assert torch.allclose(found, wanted, atol=2e-4), lm.architecture.model_type

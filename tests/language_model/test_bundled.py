@@ -142,3 +142,20 @@ def test_training_goes_on_where_it_was_interrupted(tiny: None, tmp_path: Path) -
 def test_an_unknown_preset_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="cpu"):
         train.Trainer(tmp_path, "huge")
+
+
+def test_every_stated_fact_is_judged_where_it_tells_whether_it_applies(tiny: None, tmp_path: Path) -> None:
+    trainer = train.Trainer(tmp_path, "tiny", compiled=False)
+    draw = _draw(load_world(), 3)
+    makers = (context.override, context.retain, context.session, context.one_hop)
+    examples = [maker(draw) for maker in makers for _ in range(25)]
+    judged = 0
+    for example in examples:
+        for row in trainer._encode([example]):
+            marked = [number for number, mark in enumerate(row.applies) if mark != train.UNJUDGED]
+            text = trainer.tokenizer.decode([row.ids[number] for number in marked])
+            ends = [fact.text[fact.tells_from :] for fact in example.facts]
+            assert text.split() == "\n".join(ends).split()
+            assert any(row.applies[number] for number in marked) == any(fact.applies for fact in example.facts)
+            judged += len(ends)
+    assert judged > 100

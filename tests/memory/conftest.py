@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy
 
 from memory.embedder import Embedder, load_embedder
 from memory.gate import Gate
@@ -25,23 +26,31 @@ SERVER = os.environ.get("PALIMPSEST_TEST_DATABASE", "")
 def _database(path: Path) -> str:
     if not SERVER:
         return f"sqlite:///{path}"
-    import sqlalchemy
+    _on_server(f"CREATE SCHEMA IF NOT EXISTS {_schema(path)}")
+    url = sqlalchemy.make_url(SERVER).update_query_dict({"options": f"-csearch_path={_schema(path)}"})
+    return url.render_as_string(hide_password=False)
 
-    schema = f"test_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
+
+def _schema(path: Path) -> str:
+    return f"test_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
+
+
+def _on_server(statement: str) -> None:
     engine = sqlalchemy.create_engine(SERVER)
     with engine.begin() as connection:
-        connection.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+        connection.exec_driver_sql(statement)
     engine.dispose()
-    return f"{SERVER}?options=-csearch_path%3D{schema}"
 
 
 @pytest.fixture
 def make_store(tmp_path: Path) -> Iterator[MakeStore]:
     """``make_store()``: a store on tmp_path/facts.db; call it again to open the same file once more."""
     opened: list[FactStore] = []
+    paths: set[Path] = set()
 
     def make(name: str = "facts.db", embedder: Embedder | None = None, **options: Any) -> FactStore:
         options.setdefault("lexicon", Lexicon({}, {"USA": "United States", "Holland": "Netherlands"}))
+        paths.add(tmp_path / name)
         if SERVER:
             options.setdefault("index_folder", tmp_path / f"{Path(name).stem}-index")
         store = FactStore(_database(tmp_path / name), embedder or HashEmbedder(), **options)
@@ -51,6 +60,8 @@ def make_store(tmp_path: Path) -> Iterator[MakeStore]:
     yield make
     for store in opened:
         store.close()
+    for path in paths if SERVER else ():
+        _on_server(f"DROP SCHEMA {_schema(path)} CASCADE")
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -234,6 +235,7 @@ def test_what_an_edit_says(make_store: MakeStore) -> None:
     assert edit.prompt.count("{}") == 1
 
 
-def test_a_missing_database_driver_is_named_with_the_cure() -> None:
+def test_a_missing_database_driver_is_named_with_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pg8000", None)
     with pytest.raises(StoreError, match=r"pg8000.*Install"):
         FactStore("postgresql+pg8000://user@127.0.0.1/facts", HashEmbedder())
