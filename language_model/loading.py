@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.activations import GELUTanh, NewGELUActivation
 
 from knowledge.errors import InvalidInput
 from language_model.errors import ModelNotFound, ModelUnusable
@@ -21,6 +23,17 @@ log = logging.getLogger(__name__)
 BUNDLED = "bundled"
 BUNDLED_WEIGHTS = Path(__file__).parent / "bundled" / "weights"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+
+
+def fuse_activations(model: nn.Module) -> None:
+    """Puts PyTorch's fused GELU where a model of GPT-2's kind has the same function in eight steps of Python.
+
+    On a CPU those steps were two fifths of the time of an edit. The results differ by rounding.
+    """
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, NewGELUActivation):
+                setattr(module, name, GELUTanh())
 
 
 def load_pretrained(

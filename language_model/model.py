@@ -30,7 +30,7 @@ from language_model.context_window import context_size
 from language_model.fingerprint import fingerprint
 from language_model.generation import generate_texts, stream_text
 from language_model.hooks import Frame, HookBoard, Recorder
-from language_model.loading import load_pretrained
+from language_model.loading import fuse_activations, load_pretrained
 from language_model.overlay import Overlay
 from language_model.prompts import Message
 from language_model.scoring import TargetScore, score_targets
@@ -49,6 +49,7 @@ class LanguageModel:
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str = "") -> None:
         self.model = model.eval().requires_grad_(False)
+        fuse_activations(self.model)
         self.tokenizer: Any = tokenizer
         self.name = name or model.config.model_type
         self.codec = TextCodec(tokenizer)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
+from transformers.activations import NewGELUActivation
 
 from knowledge.errors import InvalidInput, PalimpsestError
 from language_model import LanguageModel, loading
@@ -134,3 +136,14 @@ def test_light_imports_load_no_torch() -> None:
 
     code = "import sys, language_model, language_model.prompts; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gpt_neo", "gptj"])
+def test_fused_activations_change_rounding_only(family: str) -> None:
+    lm = tiny_model(family)
+    assert not any(isinstance(module, NewGELUActivation) for module in lm.model.modules())
+    plain = AutoModelForCausalLM.from_config(lm.model.config).eval()
+    assert any(isinstance(module, NewGELUActivation) for module in plain.modules())
+    plain.load_state_dict(lm.model.state_dict())
+    ids = torch.tensor([lm.codec.encode("The capital of France is Paris")])
+    assert torch.allclose(plain(ids).logits, lm.model(ids).logits, atol=1e-5)
