@@ -36,7 +36,7 @@ class AlphaEditSettings(MemitSettings):
     """MEMIT's settings and the null space."""
 
     energy: float = 0.02  # the null space is the widest that holds at most this share of E|k|^2
-    room: int = 4  # in a shallow model: but this many directions for each fact, earlier ones too,
+    room: int = 10  # in a shallow model: but this many directions for each fact, earlier ones too,
     most: float = 0.3  # or as many of them as hold at most this share
     l2: float = 1.0  # in units of the ordinary key's mean square inside the null space, tr(P C)
 
