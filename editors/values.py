@@ -40,7 +40,7 @@ class ValueSettings:
     clamp: float = 4.0  # |d| at most this many references
     reference: Literal["value", "hidden"] = "value"  # |v| (ROME), or |h|, the layer's whole output (MEMIT)
     floor: float = 0.25  # |v| counts as at least this share of |h|: a tiny |v| must not stop the edit
-    tokens: int = 4096  # in one batch, padding included; more do not fit a CPU's cache and take a quarter longer
+    tokens: int = 4096  # in one batch, padding included; more do not fit a CPU's cache
 
 
 @dataclass(frozen=True)
