@@ -10,7 +10,7 @@ keys of facts written before and K the new ones,
 The keys of earlier facts are read again from what is active now, so a fact that was undone protects nothing.
 Released: eigenvalues under 0.02 and L2 = 10, which fit one model's scale; here both are shares of the spectrum.
 
-A small model has no wide null space: of the 1,280 inputs of our bundled model's layers 200 to 270 hold 2 % of the
+A small model has no wide null space: in our bundled model less than a quarter of a layer's inputs hold 2 % of the
 ordinary keys' energy, and as many facts fill them up. From there on each new fact needs a larger change than the last
 one and the model breaks. So in a shallow model the space grows with the number of facts, which costs locality instead.
 """

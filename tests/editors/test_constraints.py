@@ -101,3 +101,20 @@ def test_earlier_facts_are_protected(tiny_chat_lm: LanguageModel, moments: Momen
     key = trace.input(name)[0, length - 1]
     moved = [float((key @ overlay.delta(name)).norm()) for overlay in (free, kept)]  # type: ignore[operator]
     assert moved[1] < 0.3 * moved[0]
+
+
+def test_the_null_space_makes_room_for_facts_up_to_its_limit(generator: torch.Generator) -> None:
+    values = torch.linspace(0.1, 1.0, 16, dtype=torch.float64)
+    turn = torch.linalg.qr(torch.randn(16, 16, generator=generator, dtype=torch.float64))[0]
+    moment = SecondMoment(turn @ torch.diag(values) @ turn.T, 100, 0.0)
+
+    def width(wanted: int) -> int:
+        return null_space(moment, 0.05, wanted, most=0.3)[0].shape[1]
+
+    narrow, limit = width(0), int((values.cumsum(0) <= 0.3 * values.sum()).sum())
+    assert 1 < narrow < limit < 16
+    assert width(narrow - 1) == narrow
+    assert width(narrow + 1) == narrow + 1
+    assert width(100) == limit
+    basis, power = null_space(moment, 0.05, 100, most=0.3)
+    assert torch.allclose((basis.T @ moment.matrix @ basis).trace(), torch.tensor(power, dtype=torch.float64))

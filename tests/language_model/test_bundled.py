@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast
 
 from knowledge.errors import InvalidInput
@@ -137,6 +138,16 @@ def test_training_goes_on_where_it_was_interrupted(tiny: None, tmp_path: Path) -
     assert (tmp_path / "log.jsonl").read_text().count("held_out") == 1
     model = LanguageModel.load(str(tmp_path / "model"))
     assert isinstance(model.generate(["The capital of France is"], max_new_tokens=3)[0], str)
+
+
+def test_a_training_of_an_earlier_version_is_refused_with_the_way_on(tiny: None, tmp_path: Path) -> None:
+    train.Trainer(tmp_path, "tiny", compiled=False).save()
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    saved = load_file(checkpoint)
+    last = max(int(name.rpartition(".")[2]) for name in saved)
+    save_file({name: tensor for name, tensor in saved.items() if not name.endswith(f".{last}")}, checkpoint)
+    with pytest.raises(InvalidInput, match="--start-from"):
+        train.Trainer(tmp_path, "tiny", compiled=False)
 
 
 def test_an_unknown_preset_is_refused_with_the_known_ones(tmp_path: Path) -> None:
