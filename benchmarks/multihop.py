@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.distractors import distract
 from benchmarks.table import percentile, rate, show
 from evaluation.datasets import find, read
 from evaluation.datasets.cases import EditCase
@@ -31,7 +32,6 @@ from memory.gate import Gate
 from memory.lexicon import Lexicon
 from memory.registry import get_strategy
 from memory.store import FactStore
-from memory.vocabulary import bundled as vocabulary
 from memory.writing import Draft
 
 
@@ -177,70 +177,10 @@ def fill(store: FactStore, cases: Sequence[EditCase]) -> None:
     store.add_many(drafts)
 
 
-def distract(store: FactStore, number: int, seed: int) -> int:
-    """Facts of other relations about every entity of the chains, at least eight each, ``number`` in all."""
-    rng = random.Random(seed)
-    facts = store.list(limit=None)
-    taken = {(fact.subject_key, fact.relation_key) for fact in facts}
-    groups: dict[str, set[str]] = {}
-    said = {fact.relation: (fact.prompt, fact.question) for fact in facts if fact.prompt and fact.question}
-    for fact in facts:
-        groups.setdefault(fact.subject_key, set()).add(str(fact.relation))
-    entities = {fact.subject: fact.subject_key for fact in facts} | {fact.object: fact.object_key for fact in facts}
-    world = load_world()
-    names = [name for kind in world.entities.values() for name in kind]
-    # relations of the file, in its own wordings, and those of the vocabulary that the file does not have
-    file_relations = [
-        (str(relation), prompt, (question or "").replace(_subject(facts, str(relation)), "{}"))
-        for relation, (prompt, question) in said.items()
-    ]
-    others = [
-        (sense.id, sense.cloze[0], next(q for q in sense.question if q.endswith("?")))
-        for sense in vocabulary().senses
-        if not sense.subject_type and sense.group not in _SAME_AS_FILE
-    ]
-    drafts: list[Draft] = []
-    pool = [*file_relations, *others]
-    objects = [*entities, *names]
-
-    def add(subject: str, key: str) -> None:
-        relation, prompt, question = rng.choice(pool)
-        if (key, relation.casefold()) in taken:
-            return
-        taken.add((key, relation.casefold()))
-        asked = question.replace("{}", subject) if "{}" in question else None
-        word = store.lexicon.word(subject, relation, rng.choice(objects), prompt=prompt, question=asked)
-        drafts.append(Draft(word, source="distractor"))
-
-    for subject, key in entities.items():
-        before = len(drafts)
-        while len(drafts) < before + 8:
-            add(subject, key)
-    while len(drafts) < number:
-        subject = rng.choice([*entities, *names]) if rng.random() < 0.5 else f"{rng.choice(names)} {rng.randint(2, 99)}"
-        add(subject, store.lexicon.entity_key(subject))
-    for start in range(0, len(drafts), 1000):
-        store.add_many(drafts[start : start + 1000])
-    return len(drafts)
-
-
-def _subject(facts: Sequence[Any], relation: str) -> str:
-    return next(str(fact.subject) for fact in facts if fact.relation == relation and fact.question)
-
-
-# groups of the vocabulary that say a relation of the file over again; a distractor of one would be a second truth
-_SAME_AS_FILE = frozenset(
-    "performer manager citizenship official_language founded_by spouse field_position sport work_country sport_origin "
-    "dish_origin capital manufacturer creator work_creator developer ceo child broadcaster continent head_coach "
-    "employer birthplace notable_work author death_place occupation university chairperson headquarters state_capital "
-    "country director team league member_of_band captain designer producer product".split()
-)
-
-
 def score(name: str, gate: Gate, given: Sequence[Task], misses: int, lm: Any = None) -> list[Any]:
     """One row of the table."""
     walk = get_strategy("graph_walk", lm or Silent(), gate)
-    any_right, all_right, hops_right, answered, seconds = [], [], [], [], []
+    any_right, all_right, each_right, hops_right, answered, seconds = [], [], [], [], [], []
     for task in given:
         rights = []
         for question in task.questions:
@@ -259,10 +199,12 @@ def score(name: str, gate: Gate, given: Sequence[Task], misses: int, lm: Any = N
             if not right and misses > 0:
                 misses -= 1
                 print(f"  missed: {question}\n    wanted {task.answer}, got {answer.answer} by {' -> '.join(said)}")
+        each_right.append(sum(rights) / len(rights))  # of a case: its phrasings are not independent
         any_right.append(any(rights))
         all_right.append(all(rights))
     took = f"{1000 * percentile(seconds, 0.5):.0f} / {1000 * percentile(seconds, 0.95):.0f}" if seconds else "-"
-    return [name, len(given), rate(any_right), rate(all_right), rate(hops_right), rate(answered), took]
+    rates = [rate(shares) for shares in (any_right, all_right, each_right, hops_right, answered)]
+    return [name, len(given), *rates, took]
 
 
 def strangers(store: FactStore, gate: Gate, cases: Sequence[EditCase], misses: int) -> list[Any]:
@@ -284,7 +226,7 @@ def strangers(store: FactStore, gate: Gate, cases: Sequence[EditCase], misses: i
                 print(f"  not abstained: {question}\n    {said} from {answer.hits[0].fact.statement}")
         for _ in gone:
             store.undo()
-    return ["first entity unknown: abstains", len(flags), rate(flags), "-", "-", "-", "-"]
+    return ["first entity unknown: abstains", len(flags), rate(flags), "-", "-", "-", "-", "-"]
 
 
 def _first(case: EditCase) -> str:
@@ -346,7 +288,10 @@ def main() -> None:
                 kind = "unseen" if unseen else "trained"
                 name = f"world chains, {kind} phrasings, {model.name} answers unedited hops"
                 rows.append(score(name, Gate(store), given, options.misses, model))
-    columns = ("questions", "n", "any of 3", "all of 3", "hop-wise, of right ones", "answered", "ms median / p95")
+    columns = (
+        "questions", "n", "any of 3", "all of 3", "each question", "hop-wise, of right ones", "answered",
+        "ms median / p95",
+    )  # fmt: skip
     show(f"Graph walk, {path.name}, {options.part} part", columns, rows, as_json=options.json)
 
 

@@ -41,8 +41,8 @@ def module_name() -> str:
     return spec.name if spec else sys.argv[0]
 
 
-def rate(flags: Sequence[bool]) -> str:
-    """A share with its bootstrap 95 % interval, in per cent: "97.2 (94.4-99.3)"."""
+def rate(flags: Sequence[float]) -> str:
+    """A share, of flags or shares, with its bootstrap 95 % interval, in per cent: "97.2 (94.4-99.3)"."""
     if not flags:
         return "-"
     rng = random.Random(0)

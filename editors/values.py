@@ -141,7 +141,7 @@ class _Batch:
         self.known_share = torch.tensor([item[2] for item in essence], device=device)
         self.dose = torch.ones(len(rows), device=device) if doses is None else torch.cat(list(doses)).float().to(device)
         self.suffix = Suffix(lm, [row.ids for row in rows], layer)
-        self.tails = Tails(self.suffix)
+        self.tails = Tails(self.suffix, self.subject)
         with torch.no_grad():
             self.before = self.suffix.head(self.tails.still[self.known_row, self.known_at]).log_softmax(-1)
 
@@ -164,7 +164,6 @@ class _Batch:
         knows = (row_place[self.known_row] >= 0).nonzero()[:, 0]
         states = self.tails.read(
             delta[place[self.owner[kept]]] * self.dose[kept, None],
-            self.subject[kept],
             kept,
             row_place[torch.cat([self.read_row[reads], self.known_row[knows]])],
             torch.cat([self.read_at[reads], self.known_at[knows]]),

@@ -29,22 +29,14 @@ from memory.embedder import Embedder, Vectors
 from memory.errors import IndexFileError
 from memory.mentions import Span, locate
 from memory.products import product
+from memory.scope_features import Bank, Matrix, Meaning, features
 
 FILLER = "it"  # stands where the subject stood
-FEATURES = (
-    "cos_prompt", "cos_question", "cos_best", "log_agreement", "log_posterior", "own", "rival", "margin_fact",
-    "margin_own", "fact_confidence", "query_confidence", "fact_in_bank", "relation_known", "log_line", "log_density",
-    "log_both", "log_agreement_both", "margin_usual", "margin_density", "density_rival",
-)  # fmt: skip
 SHIPPED = Path(__file__).parent / "data" / "scope.safetensors"
-_UNUSUAL = 1.5  # nats against what is asked of other kinds of subjects: "Who directed it?" of a painting
-_SHARPNESS = 18.0  # of the kernels of a density
-_EMPTY = -30.0  # log density of a group without wordings
+_REMEMBERED = 20_000  # pairs, and facts, whose scores and meanings are kept
 _NO_MENTION = -9.0  # added to the logit when the subject is not named
 _EXTENDED = -1.5  # when a neighbouring capital suggests a longer, different name
 _SLIP = -8.0  # times the missing quality of a mention
-
-Matrix = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,61 +51,6 @@ class Pair:
     question: str | None = None
     relation: str | None = None  # id of a relation of the world, where known
     names: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Bank:
-    """Known wordings, masked and embedded, by group (relations that mean the same are one group)."""
-
-    vectors: Matrix  # (n, dim)
-    group: NDArray[np.int64]  # (n,)
-    classifier: Matrix  # (dim, groups): a linear softmax from vector to group
-    compatible: NDArray[np.bool_]  # (groups, groups): may one subject have both relations?
-    near: NDArray[np.bool_]  # (groups, groups): too close to be told apart, itself included
-    kin: NDArray[np.bool_]  # (groups, groups): of the very same kind of subject, itself included
-
-    def __post_init__(self) -> None:
-        order = np.argsort(self.group, kind="stable")  # wordings of a group side by side, for :meth:`compare`
-        object.__setattr__(self, "vectors", np.ascontiguousarray(self.vectors[order]))
-        object.__setattr__(self, "group", self.group[order])
-
-    @property
-    def present(self) -> NDArray[np.bool_]:
-        """Groups that have wordings in this bank."""
-        here = np.zeros(len(self.near), dtype=bool)
-        here[np.unique(self.group)] = True
-        return here
-
-    def logits(self, vectors: Matrix) -> Matrix:
-        """What the linear classifier says of each group, shape (n, groups)."""
-        return product(vectors, self.classifier)
-
-    def compare(self, vectors: Matrix) -> tuple[Matrix, Matrix]:
-        """Each vector against the wordings of each group, two matrices of shape (n, groups).
-
-        Returns:
-            The cosine to the nearest wording (-1 for a group without any), and the logarithm of the density of the
-            group's wordings around the vector: a sum of kernels exp(18 (cosine - 1)) over the root of their number.
-        """
-        here, starts = np.unique(self.group, return_index=True)
-        root = np.sqrt(np.diff([*starts, len(self.group)]))
-        distinct, place = _distinct(vectors)
-        nearest = np.full((len(distinct), len(self.near)), -1, dtype=np.float32)
-        density = np.full((len(distinct), len(self.near)), _EMPTY, dtype=np.float32)
-        for at in range(0, len(distinct), 1024):  # a block at a time: the bank has thousands of wordings
-            cosines = product(distinct[at : at + 1024], self.vectors.T)
-            nearest[at : at + 1024, here] = np.maximum.reduceat(cosines, starts, axis=1)
-            kernels = np.exp(_SHARPNESS * (cosines - 1))
-            density[at : at + 1024, here] = np.log(np.add.reduceat(kernels, starts, axis=1) / root + 1e-9)
-        return nearest[place], density[place]
-
-
-def _distinct(vectors: Matrix) -> tuple[Matrix, NDArray[np.int64]]:
-    """Rows without repetition, and where each row went; by their bytes, ten times quicker than sorting them."""
-    at: dict[bytes, int] = {}
-    place = np.array([at.setdefault(row.tobytes(), len(at)) for row in vectors], dtype=np.int64)
-    first = np.unique(place, return_index=True)[1]
-    return np.ascontiguousarray(vectors[first]), place
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,79 +70,6 @@ class Network:
         return logits
 
 
-def features(bank: Bank, query: Matrix, prompt: Matrix, question: Matrix, known: NDArray[np.int64]) -> Matrix:
-    """Features of (question, fact) pairs of masked vectors.
-
-    Args:
-        query, prompt, question: the masked question, and the fact's masked wording and own question, (n, dim) each.
-        known: the fact's group where its relation is a known one, else -1.
-
-    Returns:
-        shape (n, len(FEATURES)).
-    """
-    rows = np.arange(len(query))
-    fact = prompt + question
-    fact = fact / np.linalg.norm(fact, axis=1, keepdims=True)
-    anything = np.ones((len(query), len(bank.near)), dtype=bool)
-    guess = softmax(bank.logits(fact), anything & bank.present)
-    told = (known >= 0) & bank.present[np.maximum(known, 0)]
-    guess = np.where(told[:, None], np.eye(len(bank.near), dtype=np.float32)[np.maximum(known, 0)], guess)
-    group, sure = guess.argmax(1), guess.max(1)
-    unsure = (sure < 0.5)[:, None]
-    allowed = (bank.compatible[group] | unsure) & bank.present  # what else the question might ask of such a subject
-    usual = np.where(bank.kin[group] | unsure, 0, -_UNUSUAL).astype(np.float32)
-    near = bank.near[group]
-    other = allowed & ~near
-
-    logits = bank.logits(query)
-    nearest, density = bank.compare(query)
-    plain = softmax(logits, allowed)
-    by_line, by_density = softmax(logits + usual, allowed), softmax(density + usual, allowed)
-    both = by_line * by_density
-    both /= both.sum(1, keepdims=True) + 1e-12
-    own = np.where(allowed[rows, group], nearest[rows, group], -1)
-    rival = np.where(other, nearest, -1).max(1)
-    usual_rival = np.where(other & bank.kin[group], nearest, -1).max(1)
-    dense_rival = np.where(other, density + usual, _EMPTY).max(1)
-    cos_prompt, cos_question = (query * prompt).sum(1), (query * question).sum(1)
-    best = np.maximum(cos_prompt, cos_question)
-
-    def log(share: Matrix) -> Matrix:
-        out: Matrix = np.log(share + 1e-4)
-        return out
-
-    columns = [
-        cos_prompt,
-        cos_question,
-        best,
-        log((plain * guess).sum(1)),
-        log(plain[rows, group]),
-        own,
-        rival,
-        best - rival,
-        own - rival,
-        sure,
-        plain.max(1),
-        bank.compare(fact)[0].max(1),
-        told.astype(np.float32),
-        log((by_line * near).sum(1)),
-        log((by_density * near).sum(1)),
-        log((both * near).sum(1)),
-        log((both * guess).sum(1)),
-        own - usual_rival,
-        density[rows, group] - dense_rival,
-        dense_rival,
-    ]
-    return np.stack(columns, axis=1).astype(np.float32)
-
-
-def softmax(logits: Matrix, allowed: NDArray[np.bool_]) -> Matrix:
-    """Probabilities among the allowed groups, shape (n, groups)."""
-    out: Matrix = np.where(allowed, logits, -1e9)
-    out = np.exp(out - out.max(1, keepdims=True))
-    return out / out.sum(1, keepdims=True)
-
-
 class ScopeHead:
     """Scores (question, fact) pairs.
 
@@ -222,6 +86,7 @@ class ScopeHead:
         self.groups = groups
         self.calibration = calibration
         self._cache: OrderedDict[tuple[str, str, str, int], float] = OrderedDict()
+        self._meanings: OrderedDict[tuple[str, str, int], Meaning] = OrderedDict()
         self._lock = Lock()
 
     @classmethod
@@ -302,8 +167,9 @@ class ScopeHead:
         return [float(p) for p in 1 / (1 + np.exp(-np.clip(logits, -30, 30)))]
 
     def _relation_logits(self, keys: Sequence[tuple[str, str, str, int]]) -> list[float]:
-        with self._lock:
-            missing = list(dict.fromkeys(key for key in keys if key not in self._cache))
+        with self._lock:  # their scores are taken now: another thread may make room for its own meanwhile
+            known = {key: self._cache[key] for key in keys if key in self._cache}
+        missing = list(dict.fromkeys(key for key in keys if key not in known))
         fresh: dict[tuple[str, str, str, int], float] = {}
         if missing:
             texts = list(dict.fromkeys(text for *three, _ in missing for text in three))
@@ -313,15 +179,32 @@ class ScopeHead:
                 vectors[[at[text] for text in column]]
                 for column in ([key[0] for key in missing], [key[1] for key in missing], [key[2] for key in missing])
             )
-            known = np.array([key[3] for key in missing], dtype=np.int64)
-            logits = self.network(features(self.bank, query, prompt, question, known))
+            meaning = self._meaning(missing, prompt, question)
+            logits = self.network(features(self.bank, query, prompt, question, meaning))
             fresh = {key: float(logit) for key, logit in zip(missing, logits, strict=True)}
         with self._lock:
             self._cache.update(fresh)
-            out = [self._cache[key] if key in self._cache else fresh[key] for key in keys]
-            while len(self._cache) > 20_000:
+            while len(self._cache) > _REMEMBERED:
                 self._cache.popitem(last=False)
-        return out
+        known |= fresh
+        return [known[key] for key in keys]
+
+    def _meaning(self, keys: Sequence[tuple[str, str, str, int]], prompt: Matrix, question: Matrix) -> Meaning:
+        """What each key's fact means; facts with the same wordings and relation are looked at once."""
+        facts = [key[1:] for key in keys]
+        with self._lock:
+            found = {fact: self._meanings[fact] for fact in facts if fact in self._meanings}
+        fresh = {fact: row for row, fact in enumerate(facts) if fact not in found}
+        if fresh:
+            rows = list(fresh.values())
+            known = np.array([facts[row][2] for row in rows], dtype=np.int64)
+            new = Meaning.of(self.bank, prompt[rows], question[rows], known)
+            found |= {fact: new.row(at) for at, fact in enumerate(fresh)}
+        with self._lock:
+            self._meanings.update((fact, found[fact]) for fact in fresh)
+            while len(self._meanings) > _REMEMBERED:
+                self._meanings.popitem(last=False)
+        return Meaning.joined([found[fact] for fact in facts])
 
 
 def mention_logit(span: Span | None) -> float:

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from memory.calibration import Calibration
 from memory.embedder import Embedder
-from memory.scope import FILLER, Bank, Matrix, Network, ScopeHead, features
+from memory.scope import FILLER, Network, ScopeHead
+from memory.scope_features import Bank, Matrix, Meaning, features
 from memory.vocabulary import Vocabulary
 
 _FOLDS = 4
@@ -202,7 +203,8 @@ def _examples(
                 picked.append((rng.choice(material.chains[group]), prompt, question, told, 0))
     table = np.array(picked)
     query, prompt, question = (material.vectors[table[:, part]] for part in range(3))
-    return features(bank, query, prompt, question, table[:, 3]), table[:, 4].astype(np.float32)
+    meaning = Meaning.of(bank, prompt, question, table[:, 3])
+    return features(bank, query, prompt, question, meaning), table[:, 4].astype(np.float32)
 
 
 def _fit(inputs: Matrix, labels: NDArray[np.float32], seed: int) -> Network:

@@ -61,6 +61,7 @@ def session(draw: Draw) -> Example:
             claims.append(claim)
     block: list[Stated] = []
     turns: list[Message] = []
+    first: tuple[str, str] = ("", "")
     for index in range(draw.rng.randint(3, 9)):
         kind = draw.rng.random()
         asked = draw.choice(claims)
@@ -78,10 +79,12 @@ def session(draw: Draw) -> Example:
             about = (asked.subject, asked.relation)
             block = [draw.stated(claim, (claim.subject, claim.relation) == about, 0.1) for claim in claims]
             message = with_facts(question, [fact.text for fact in block])[-1]
+            first = (question, asked.relation.id)
         else:
             message = user(f"Question: {question}")
         turns += [message, assistant(asked.object)]
-    return Example(turns[-1]["content"], tuple(turns[:-1]), every=True, skill="session", facts=tuple(block))
+    answer = turns.pop()["content"]
+    return Example(answer, tuple(turns), every=True, skill="session", facts=tuple(block), asked=(first,))
 
 
 def _subjects(draw: Draw, relation: str) -> list[str]:
@@ -134,7 +137,8 @@ def compare(draw: Draw) -> Example:
     else:
         fact, reply = draw.near_miss(claim.subject, claim.relation), say_verdict("does not apply", tentative)
     statement = draw.state(fact.relation, fact.subject, fact.object)
-    return Example(reply, tuple(compare_fact(question, tentative, statement)), skill="compare")
+    asked = ((question, claim.relation.id), (statement, fact.relation.id))
+    return Example(reply, tuple(compare_fact(question, tentative, statement)), skill="compare", asked=asked)
 
 
 def demonstration(draw: Draw) -> Demonstration:
@@ -150,7 +154,7 @@ def demonstration(draw: Draw) -> Demonstration:
 
 def _count(draw: Draw) -> int:
     draw_ = draw.rng.random()
-    return 1 if draw_ < 0.4 else draw.rng.randint(2, 4) if draw_ < 0.65 else draw.rng.randint(5, 8)
+    return 1 if draw_ < 0.35 else draw.rng.randint(2, 4) if draw_ < 0.6 else draw.rng.randint(5, 8)
 
 
 def _distractor(draw: Draw, about: Claim, kind: str | None) -> Claim | None:
@@ -194,4 +198,5 @@ def _example(draw: Draw, about: Claim, block: list[Stated], answer: str, skill: 
         history = (user(draw.ask(draw.relation(earlier.relation), earlier.subject)), assistant(earlier.object))
     also = draw.world.aliases_of(answer)
     messages = with_facts(question, [fact.text for fact in block], demonstrations, history)
-    return Example(answer, tuple(messages), skill=skill, also=also, facts=tuple(block))
+    asked = ((question, about.relation.id),)
+    return Example(answer, tuple(messages), skill=skill, also=also, facts=tuple(block), asked=asked)

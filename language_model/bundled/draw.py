@@ -47,7 +47,7 @@ def _opened(opening: str, text: str, subject: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Stated:
-    """A fact as a line of a context, and whether it answers the question that stands before it.
+    """A fact as a line of a context, its relation, and whether it answers the question that stands before it.
 
     From character ``tells_from`` of ``text`` on the reader has seen enough to know.
     """
@@ -55,6 +55,7 @@ class Stated:
     text: str
     tells_from: int
     applies: bool
+    relation: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +74,14 @@ class Example:
     skill: str = ""
     also: tuple[str, ...] = ()  # other answers that count as right
     facts: tuple[Stated, ...] = ()  # the last block of facts, for training to tell those that apply
+    asked: tuple[tuple[str, str], ...] = ()  # lines of the first prompt (questions, clozes) and their relations
 
 
 @dataclass(frozen=True, slots=True)
 class Everyday:
     """A relation that exists only in context, never in the weights."""
 
+    id: str
     subject_type: str
     object_type: str
     cloze: tuple[str, ...]
@@ -110,8 +113,8 @@ class Draw:
     @cached_property
     def everyday(self) -> tuple[Everyday, ...]:
         return tuple(
-            Everyday(t["subject_type"], t["object_type"], tuple(t["cloze"]), tuple(t["question"]))
-            for t in wordings("everyday").values()
+            Everyday(name, t["subject_type"], t["object_type"], tuple(t["cloze"]), tuple(t["question"]))
+            for name, t in wordings("everyday").items()
         )
 
     @cached_property
@@ -240,7 +243,8 @@ class Draw:
         subject = self.surface(claim.subject, alias_rate)
         text = self.state(claim.relation, subject, claim.object)
         at = text.rfind(claim.object)
-        return Stated(text, at if at > text.find(subject) >= 0 else len(text) - 1, applies)
+        tells_from = at if at > text.find(subject) >= 0 else len(text) - 1
+        return Stated(text, tells_from, applies, claim.relation.id)
 
     def new_object(self, relation: Relation | Everyday, avoid: Sequence[str] = (), stranger_rate: float = 0.45) -> str:
         """An object for a counterfactual: from the relation's own range, from anywhere in the world, or invented."""

@@ -21,21 +21,22 @@ _DESCRIBE = (
 def chat_question(draw: Draw) -> Example:
     fact = draw.fact()
     question = draw.ask(draw.relation(fact.relation), draw.surface(fact.subject))
-    return Example(fact.object, (user(question),), skill="recall", also=_also(draw, fact.subject, fact.relation))
+    also = _also(draw, fact.subject, fact.relation)
+    return Example(fact.object, (user(question),), skill="recall", also=also, asked=((question, fact.relation),))
 
 
 def chat_cloze(draw: Draw) -> Example:
     fact = draw.fact()
     cloze = draw.begin(draw.relation(fact.relation), draw.surface(fact.subject))
     also = _also(draw, fact.subject, fact.relation)
-    return Example(fact.object, (user(cloze),), skill="recall cloze", also=also)
+    return Example(fact.object, (user(cloze),), skill="recall cloze", also=also, asked=((cloze, fact.relation),))
 
 
 def completion(draw: Draw) -> Example:
     fact = draw.fact()
     cloze = draw.begin(draw.relation(fact.relation), draw.surface(fact.subject))
     also = _also(draw, fact.subject, fact.relation)
-    return Example(f"{fact.object}.", text=cloze, skill="completion", also=also)
+    return Example(f"{fact.object}.", text=cloze, skill="completion", also=also, asked=((cloze, fact.relation),))
 
 
 def statement(draw: Draw) -> Example:
@@ -89,14 +90,16 @@ def unknown(draw: Draw) -> Example:
         people = draw.world.entities.get("person", ())
         everyday = draw.choice(draw.everyday)
         subject = draw.choice(people) if everyday.subject_type == "person" else draw.stranger(everyday.subject_type)
-        return Example(UNKNOWN, (user(draw.ask(everyday, subject)),), skill="unknown")
+        question = draw.ask(everyday, subject)
+        return Example(UNKNOWN, (user(question),), skill="unknown", asked=((question, everyday.id),))
     if kind < 0.2 and not draw.unseen:
         subject = names.near(fact.subject, draw.rng)
         if draw.world.canonical(subject):
             return unknown(draw)
     else:
         subject = draw.stranger(relation.subject_type)
-    return Example(UNKNOWN, (user(draw.ask(relation, subject)),), skill="unknown")
+    question = draw.ask(relation, subject)
+    return Example(UNKNOWN, (user(question),), skill="unknown", asked=((question, relation.id),))
 
 
 def follow_up(draw: Draw) -> Example:

@@ -4,21 +4,24 @@ bf16 compute with float32 master weights, rows of similar length batched togethe
 a learning rate that is constant and then falls to zero. Matrices move by Muon (a step with orthogonalised momentum),
 which learns rare facts in fewer tokens than AdamW; embeddings and vectors move by AdamW.
 
-The loss counts the answers only, and beside them a judgement: behind each fact in context a linear map of a middle
-layer says whether the fact answers the question. One answer says little about eight facts; eight judgements say which
-to believe. The map is not part of the model.
+The loss counts the answers only, and beside them two readings of middle layers by linear maps that are not part of the
+model. Behind each fact in context one says whether the fact answers the question: one answer says little about eight
+facts, eight judgements say which to believe. Behind questions of one relation and behind facts the other, a layer
+earlier, names the relation: what a question asks and what a fact tells are then the same direction, which one attention
+head can compare.
 
 Everything needed to go on after an interruption lies in the run folder; starting again with the same folder resumes.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,29 +35,11 @@ from knowledge.errors import InvalidInput
 from knowledge.world import World, load_world
 from language_model.bundled import chains, context, copying, recall, tokenizer
 from language_model.bundled.corpus import Corpus
-from language_model.bundled.draw import Draw, Example, Stated
+from language_model.bundled.draw import Draw, Example
+from language_model.bundled.rows import UNMARKED, Batch, Row, RowMaker
 
 log = logging.getLogger(__name__)
 WEIGHTS = Path(__file__).parent / "weights"
-UNJUDGED = -1
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One example as tokens, all lists of one length."""
-
-    ids: list[int]
-    counts: list[bool]  # which tokens the loss counts
-    applies: list[int]  # at tokens of a stated fact: 1 where it answers the question before it, 0 where not; else -1
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Rows padded to one length, (rows, tokens) each."""
-
-    ids: Tensor
-    counts: Tensor
-    applies: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,23 +101,15 @@ CHECKS: dict[str, Callable[[Draw], Example]] = {
 }
 
 
-# weight of judging the stated facts beside the answers: both are sums over tokens, of which the facts have more
-JUDGING = 0.25
+# weights of judging the stated facts and of naming relations beside the answers: all are sums over tokens, of which
+# facts have more than answers
+JUDGING = 0.4
+RELATING = 0.1
 
 
-def _judged(text: str, offsets: Sequence[tuple[int, int]], facts: Sequence[Stated]) -> list[int]:
-    """At each token (its characters in ``text``) what :class:`Row` says of it."""
-    marks = [UNJUDGED] * len(offsets)
-    at = len(text)
-    for fact in reversed(facts):  # from the end: demonstrations may hold the same line
-        at = text.rfind(f"New fact: {fact.text}\n", 0, at)
-        if at < 0:
-            break
-        begin = at + len("New fact: ")
-        for index, (_, end) in enumerate(offsets):
-            if begin + fact.tells_from < end <= begin + len(fact.text) + 1:
-                marks[index] = int(fact.applies)
-    return marks
+def _digest(numbers: dict[str, int]) -> str:
+    """Stands for relations and their order."""
+    return hashlib.sha256("\n".join(numbers).encode()).hexdigest()[:16]
 
 
 def _sinusoids(positions: int, width: int) -> Tensor:
@@ -181,11 +158,14 @@ class Trainer:
         self.tokenizer = self._tokenizer(start_from)
         torch.manual_seed(seed)
         self.model = self._model(start_from)
+        self.maker = RowMaker(self.tokenizer, self.world, self.device)
         self.judge = nn.Linear(self.preset.width, 1, device=self.device)
-        self.parameters = [*self.model.parameters(), *self.judge.parameters()]
+        self.relate = nn.Linear(self.preset.width, len(self.maker.numbers), device=self.device)
+        self.parameters = [*self.model.parameters(), *self.judge.parameters(), *self.relate.parameters()]
         self.master = [parameter.detach().float().clone() for parameter in self.parameters]
         self.model.to(torch.bfloat16)
         self.judge.to(torch.bfloat16)
+        self.relate.to(torch.bfloat16)
         self.optimizers = self._optimizers()
         self.step, self.tokens, self.seconds = 0, 0, 0.0
         self._resume()
@@ -238,7 +218,7 @@ class Trainer:
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         """Muon for the matrices inside the layers, AdamW for all else; ``base`` is the rate before the schedule."""
         names = [name for name, _ in self.model.named_parameters()]
-        own = self.master[: len(names)]  # behind them stand the judge's
+        own = self.master[: len(names)]  # behind them stand the two maps'
         matrices = [m for m, name in zip(own, names, strict=True) if m.dim() == 2 and ".h." in name]
         chosen = {id(master) for master in matrices}
         rest = [master for master in self.master if id(master) not in chosen]
@@ -263,11 +243,13 @@ class Trainer:
         numbers = json.loads(state.read_text())
         self.step, self.tokens, self.seconds = numbers["step"], numbers["tokens"], numbers["seconds"]
         saved = load_file(self.folder / "checkpoint.safetensors", device=str(self.device))
+        known = _digest(self.maker.numbers)
         mine = [{id(m) for group in o.param_groups for m in group["params"]} for o in self.optimizers]
         for index, master in enumerate(self.master):
-            if f"master.{index}" not in saved:
+            if saved.get(f"master.{index}", torch.empty(0)).shape != master.shape or numbers.get("relations") != known:
                 raise InvalidInput(
-                    f"The training in {self.folder} was begun by an earlier version of the program and cannot go on. "
+                    f"The training in {self.folder} was begun with another version of the program or other relations "
+                    f"and cannot go on. "
                     f"Start another in a new folder, from its weights: --start-from {self.folder / 'model'}."
                 )
             master.copy_(saved.pop(f"master.{index}"))
@@ -291,7 +273,7 @@ class Trainer:
     ) -> None:
         """Trains to the end; interrupt at will (what is done is saved) and run again."""
         batches = self._batches()
-        losses: list[tuple[float, float]] = []
+        losses: list[tuple[float, ...]] = []
         started = time.perf_counter()
         try:
             self._go_on(batches, losses, save_seconds, on_progress)
@@ -307,7 +289,7 @@ class Trainer:
     def _go_on(
         self,
         batches: Iterator[Batch],
-        losses: list[tuple[float, float]],
+        losses: list[tuple[float, ...]],
         save_seconds: float,
         on_progress: Callable[[float, dict[str, Any]], None] | None,
     ) -> None:
@@ -321,8 +303,10 @@ class Trainer:
                     "step": self.step,
                     "tokens": self.tokens,
                     "seconds": round(self.seconds),
-                    "loss": round(sum(loss for loss, _ in losses) / len(losses), 4),
-                    "judging": round(sum(judging for _, judging in losses) / len(losses), 4),
+                    **{
+                        name: round(sum(values) / len(losses), 4)
+                        for name, values in zip(("loss", "judging", "relating"), zip(*losses, strict=True), strict=True)
+                    },
                     "rate": round(self._schedule(), 4),
                     "progress": round(self.progress, 4),
                 }
@@ -340,21 +324,24 @@ class Trainer:
         warm = min(1.0, (self.step + 1) / self.preset.warmup_steps)
         return warm * min(1.0, (1.0 - self.progress) / self.preset.decay_share)
 
-    def _step(self, batches: Iterator[Batch]) -> tuple[float, float]:
-        """One step of the optimisers; the losses of the answers and of judging the facts, both a token of an answer."""
-        read, total, judged, count = 0, 0.0, 0.0, 0
+    def _step(self, batches: Iterator[Batch]) -> tuple[float, ...]:
+        """One step of the optimisers; the losses of :meth:`_loss`, each a token that it counts."""
+        read = 0
+        totals, counted = [0.0] * 3, [0] * 3
         for parameter in self.parameters:
             parameter.grad = None
         while read < self.preset.step_tokens:
             batch = next(batches)
-            loss, judging = self._loss(batch)
+            losses = self._loss(batch)
             # summed over tokens; the scale only keeps bf16 gradients in a comfortable range
-            ((loss + JUDGING * judging) / 1000.0).backward()
+            ((losses[0] + JUDGING * losses[1] + RELATING * losses[2]) / 1000.0).backward()
             read += int((batch.ids != self.tokenizer.pad_token_id).sum())
-            total, judged = total + float(loss.detach()), judged + float(judging.detach())
-            count += int(batch.counts[:, 1:].sum())
+            of = (batch.counts[:, 1:], batch.applies != UNMARKED, batch.relates != UNMARKED)
+            for index, (loss, marked) in enumerate(zip(losses, of, strict=True)):
+                totals[index] += float(loss.detach())
+                counted[index] += int(marked.sum())
         for master, parameter in zip(self.master, self.parameters, strict=True):
-            master.grad = parameter.grad.float().mul_(1000.0 / count) if parameter.grad is not None else None
+            master.grad = parameter.grad.float().mul_(1000.0 / counted[0]) if parameter.grad is not None else None
         nn.utils.clip_grad_norm_(self.master, 1.0)
         share = self._schedule()
         for optimizer in self.optimizers:
@@ -364,61 +351,41 @@ class Trainer:
         self._publish()
         self.step += 1
         self.tokens += read
-        return total / max(count, 1), judged / max(count, 1)
+        return tuple(total / max(tokens, 1) for total, tokens in zip(totals, counted, strict=True))
 
     @torch.no_grad()
     def _publish(self) -> None:
         for master, parameter in zip(self.master, self.parameters, strict=True):
             parameter.copy_(master)
 
-    def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Cross-entropy of the answers' tokens, and that of judging the stated facts, each summed."""
+    def _loss(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Cross-entropy of the answers' tokens, of judging the stated facts, of naming relations, each summed."""
         wanted = batch.counts[:, 1:]
         output = self.body(input_ids=batch.ids, use_cache=False, output_hidden_states=True)
         logits = self.model.lm_head(output.last_hidden_state[:, :-1][wanted]).float()
         loss = nn.functional.cross_entropy(logits, batch.ids[:, 1:][wanted], reduction="sum")
-        judged = batch.applies != UNJUDGED
+        judged, related = batch.applies != UNMARKED, batch.relates != UNMARKED
         verdicts = self.judge(output.hidden_states[self.preset.layers - 2][judged]).float().squeeze(-1)
         truth = batch.applies[judged].float()
-        return loss, nn.functional.binary_cross_entropy_with_logits(verdicts, truth, reduction="sum")
+        judging = nn.functional.binary_cross_entropy_with_logits(verdicts, truth, reduction="sum")
+        named = self.relate(output.hidden_states[max(self.preset.layers - 3, 1)][related]).float()
+        relating = nn.functional.cross_entropy(named, batch.relates[related].long(), reduction="sum")
+        return loss, judging, relating
 
     def _warm_up(self) -> None:
         """Compiles on many short rows: the compiler shapes its loops after the first batch it sees."""
         log.info("compiling; this takes half a minute")
         ids = torch.randint(10, 100, (self.preset.micro_tokens // 24, 24), device=self.device)
-        batch = Batch(ids, torch.ones_like(ids, dtype=torch.bool), torch.zeros_like(ids))
+        batch = Batch(ids, torch.ones_like(ids, dtype=torch.bool), torch.zeros_like(ids), torch.zeros_like(ids))
         sum(self._loss(batch), torch.zeros((), device=self.device)).backward()
 
     # ------------------------------------------------------------------------------------------------------ data
-
-    def _encode(self, examples: list[Example]) -> list[Row]:
-        """A row an example; too long ones are left out."""
-        pieces = [tokenizer.pieces(example) for example in examples]
-        encoded = iter(
-            self.tokenizer.backend_tokenizer.encode_batch(
-                [text for row in pieces for text, _ in row], add_special_tokens=False
-            )
-        )
-        rows = []
-        for example, row in zip(examples, pieces, strict=True):
-            ids: list[int] = []
-            counts: list[bool] = []
-            applies: list[int] = []
-            for text, wanted in row:
-                tokens = next(encoded)
-                first = not ids
-                ids += tokens.ids
-                counts += [wanted] * len(tokens.ids)
-                applies += _judged(text, tokens.offsets, example.facts if first else ())
-            if len(ids) <= tokenizer.CONTEXT:
-                rows.append(Row(ids, counts, applies))
-        return rows
 
     def _batches(self, pool: int = 3000) -> Iterator[Batch]:
         corpus = Corpus(self.world, seed=self.seed + 1000 + self.step)
         shuffle = random.Random(self.step)
         while True:
-            rows = self._encode([corpus.sample(self.progress) for _ in range(pool)])
+            rows = self.maker.rows([corpus.sample(self.progress) for _ in range(pool)])
             rows.sort(key=lambda row: len(row.ids))
             groups: list[list[Row]] = [[]]
             for row in rows:
@@ -427,19 +394,7 @@ class Trainer:
                 groups[-1].append(row)
             shuffle.shuffle(groups)
             for group in groups:
-                yield self._tensors(group)
-
-    def _tensors(self, group: list[Row]) -> Batch:
-        longest = math.ceil(max(len(row.ids) for row in group) / 8) * 8
-        ids = torch.full((len(group), longest), int(self.tokenizer.pad_token_id), dtype=torch.long)
-        counts = torch.zeros((len(group), longest), dtype=torch.bool)
-        applies = torch.full((len(group), longest), UNJUDGED, dtype=torch.int8)
-        for index, row in enumerate(group):
-            length = len(row.ids)
-            ids[index, :length] = torch.tensor(row.ids)
-            counts[index, :length] = torch.tensor(row.counts)
-            applies[index, :length] = torch.tensor(row.applies, dtype=torch.int8)
-        return Batch(ids.to(self.device), counts.to(self.device), applies.to(self.device))
+                yield self.maker.batch(group)
 
     # ------------------------------------------------------------------------------------------ looking and saving
 
@@ -449,10 +404,10 @@ class Trainer:
         figures: dict[str, float] = {}
         for name, skill in CHECKS.items():
             draw = Draw(self.world, random.Random(99), unseen=True)
-            rows = self._encode([skill(draw) for _ in range(count)])
+            rows = self.maker.rows([skill(draw) for _ in range(count)])
             right = 0
             for start in range(0, len(rows), 16):
-                batch = self._tensors(rows[start : start + 16])
+                batch = self.maker.batch(rows[start : start + 16])
                 logits = self.model(input_ids=batch.ids, use_cache=False).logits[:, :-1]
                 hit = (logits.argmax(-1) == batch.ids[:, 1:]) | ~batch.counts[:, 1:]
                 right += int(hit.all(-1).sum())
@@ -475,6 +430,7 @@ class Trainer:
         save_file(tensors, self.folder / "checkpoint.tmp")
         (self.folder / "checkpoint.tmp").replace(self.folder / "checkpoint.safetensors")
         counters = {"step": self.step, "tokens": self.tokens, "seconds": self.seconds}
+        counters |= {"relations": _digest(self.maker.numbers)}
         state_now = {**counters, "preset": {"name": self.name, **asdict(self.preset)}}
         (self.folder / "state.json").write_text(json.dumps(state_now, indent=1))
         self.model.save_pretrained(str(self.folder / "model"))

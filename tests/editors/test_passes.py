@@ -12,7 +12,7 @@ from editors.passes import Suffix, capture, head
 from editors.rewrites import Row
 from editors.tails import Tails
 from language_model.model import LanguageModel
-from language_model.tiny import CONFIGS
+from language_model.tiny import CONFIGS, tiny_model
 from tests.language_model.helpers import hook_count, low_rank
 
 TEXTS = ["The capital of France is Paris", "Big Ben stands in London", "Rome"]
@@ -56,19 +56,38 @@ def test_suffix_equals_the_whole_model(lm: LanguageModel) -> None:
 def test_tails_equal_whole_rows(lm: LanguageModel) -> None:
     texts = ("Rome", *TEXTS[:2], "Rome is the capital of Italy", "Ann Bell", "Big Ben stands in the middle of London")
     rows = [lm.codec.encode(text) for text in texts]
+    # longer than a tiny model's sliding window, the change now at the beginning, now behind much text
+    rows += [lm.codec.encode(" ".join(["Big Ben stands in London and Rome in Italy"] * 2))] * 4
+    positions = torch.tensor([0, 1, 2, 1, 0, 2, 0, 3, 8, len(rows[9]) - 3])
     suffix = Suffix(lm, rows, 0)
-    tails = Tails(suffix)
+    tails = Tails(suffix, positions)
     assert tails.usable == (lm.architecture.model_type not in POST_NORM), lm.architecture.model_type
     delta = torch.randn(len(rows), lm.hidden_size, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    positions = torch.tensor([0, 1, 2, 1, 0, 2])
-    chosen = torch.tensor([0, 2, 3, 5])
-    which, at = torch.tensor([3, 1, 1, 2, 0]), torch.tensor([len(rows[5]) - 1, 2, 3, 4, 0])
-    found = tails.read(delta[chosen], positions[chosen], chosen, which, at)
-    wanted = suffix.above(delta[chosen], positions[chosen], chosen)[which, at]
-    assert torch.allclose(found, wanted, atol=2e-4), lm.architecture.model_type
-    (mine,) = torch.autograd.grad(found.square().sum(), delta)
-    (theirs,) = torch.autograd.grad(wanted.square().sum(), delta)
-    assert torch.allclose(mine, theirs, atol=1e-3 * float(theirs.abs().max()))
+    subsets = ([0, 2, 3, 5, 6, 7, 8, 9], [2, 5, 7, 8], [2, 5, 7, 8], [8], [0, 1, 9])  # as edits come to rest
+    for chosen in map(torch.tensor, subsets):
+        which = torch.cat([torch.arange(len(chosen)), torch.arange(len(chosen))]).flip(0)
+        ends = torch.tensor([len(rows[number]) - 1 for number in chosen])
+        at = torch.cat([ends, positions[chosen]]).flip(0)
+        found = tails.read(delta[chosen], chosen, which, at)
+        wanted = suffix.above(delta[chosen], positions[chosen], chosen)[which, at]
+        assert torch.allclose(found, wanted, atol=3e-4), lm.architecture.model_type
+        (mine,) = torch.autograd.grad(found.square().sum(), delta)
+        (theirs,) = torch.autograd.grad(wanted.square().sum(), delta)
+        assert torch.allclose(mine, theirs, atol=1e-3 * float(theirs.abs().max()))
+
+
+def test_tails_of_a_half_precision_model() -> None:
+    whole_precision = tiny_model("llama", seed=3)
+    lm = LanguageModel(whole_precision.model.bfloat16(), whole_precision.tokenizer)
+    rows = [lm.codec.encode(text) for text in TEXTS]
+    positions = torch.tensor([1, 0, 0])
+    suffix = Suffix(lm, rows, 0)
+    tails = Tails(suffix, positions)
+    assert tails.usable
+    chosen, delta = torch.arange(3), torch.zeros(3, lm.hidden_size)
+    at = torch.tensor([len(row) - 1 for row in rows])
+    found, wanted = tails.read(delta, chosen, chosen, at), suffix.above(delta, positions, chosen)[chosen, at]
+    assert float((found - wanted).norm()) < 0.03 * float(wanted.norm())
 
 
 def test_gradients_reach_the_change_and_only_it(lm: LanguageModel) -> None:

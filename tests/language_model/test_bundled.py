@@ -14,10 +14,11 @@ from transformers import PreTrainedTokenizerFast
 
 from knowledge.errors import InvalidInput
 from knowledge.world import World, load_world, roundabout
-from language_model.bundled import context, copying, names, tokenizer, train
+from language_model.bundled import context, copying, names, recall, tokenizer, train
 from language_model.bundled.corpus import MIX, Corpus
 from language_model.bundled.draw import Draw
 from language_model.bundled.report import unseen_names
+from language_model.bundled.rows import UNMARKED
 from language_model.model import LanguageModel
 
 
@@ -162,11 +163,34 @@ def test_every_stated_fact_is_judged_where_it_tells_whether_it_applies(tiny: Non
     examples = [maker(draw) for maker in makers for _ in range(25)]
     judged = 0
     for example in examples:
-        for row in trainer._encode([example]):
-            marked = [number for number, mark in enumerate(row.applies) if mark != train.UNJUDGED]
+        for row in trainer.maker.rows([example]):
+            marked = [number for number, mark in enumerate(row.applies) if mark != UNMARKED]
             text = trainer.tokenizer.decode([row.ids[number] for number in marked])
             ends = [fact.text[fact.tells_from :] for fact in example.facts]
             assert text.split() == "\n".join(ends).split()
             assert any(row.applies[number] for number in marked) == any(fact.applies for fact in example.facts)
             judged += len(ends)
     assert judged > 100
+
+
+def test_questions_and_stated_facts_carry_the_number_of_their_relation(tiny: None, tmp_path: Path) -> None:
+    trainer = train.Trainer(tmp_path, "tiny", compiled=False)
+    draw = _draw(load_world(), 4)
+    makers = (recall.chat_question, recall.completion, recall.unknown, context.override, context.retain)
+    makers = (*makers, context.session, context.compare)
+    seen = 0
+    for example in [maker(draw) for maker in makers for _ in range(20)]:
+        for row in trainer.maker.rows([example]):
+            for number, relation in enumerate(row.relates):
+                if relation == UNMARKED:
+                    continue
+                said = trainer.tokenizer.decode(row.ids[: number + 1])
+                line = said.rstrip("\n").rpartition("\n")[2]
+                line = line[line.find("New fact: ") :]
+                if "\ufffd" in line:  # in the middle of a character
+                    continue
+                told = {of for text, of in example.asked if said.endswith(text)}
+                told |= {fact.relation for fact in example.facts if f"New fact: {fact.text}".startswith(line)}
+                assert relation in {trainer.maker.numbers[of] for of in told}, said
+                seen += 1
+    assert seen > 200

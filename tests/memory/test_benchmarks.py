@@ -19,7 +19,7 @@ TEXTS = [f"The capital of Land {number % 40} is Town {number % 40}." for number 
 
 
 def test_a_row_without_questions_is_a_row(gate: Gate) -> None:
-    assert score("nothing", gate, [], 0) == ["nothing", 0, "-", "-", "-", "-", "-"]
+    assert score("nothing", gate, [], 0) == ["nothing", 0, "-", "-", "-", "-", "-", "-"]
 
 
 def test_percentiles_and_targets() -> None:

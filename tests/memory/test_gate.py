@@ -98,7 +98,19 @@ def test_scores_do_not_depend_on_what_was_asked_before(filled: Gate, head: Scope
     first = filled.judge("Where is the Eiffel Tower?").score
     filled.judge("Where is Big Ben?")
     head._cache.clear()
+    head._meanings.clear()
     assert filled.judge("Where is the Eiffel Tower?").score == pytest.approx(first, abs=1e-5)
+
+
+def test_what_is_known_of_facts_changes_no_score(head: ScopeHead) -> None:
+    prompts = ("{} is located in", "The capital of {} is", "{} was founded by")
+    pairs = [Pair("Where is X?", "X", "Y", f"{prompt.replace('{}', 'X')} Y.", prompt=prompt) for prompt in prompts]
+    head._cache.clear()
+    head._meanings.clear()
+    alone = [head.score([pair])[0] for pair in pairs]
+    head._cache.clear()
+    head._meanings.pop(next(iter(head._meanings)))  # one is found anew, two are remembered
+    assert head.score([*pairs, pairs[0]]) == pytest.approx([*alone, alone[0]], abs=1e-5)
 
 
 def test_a_head_of_another_encoder_is_refused() -> None:
@@ -114,6 +126,7 @@ def test_a_head_survives_saving(head: ScopeHead, tmp_path: object, minilm: Embed
     again = ScopeHead.load(path, minilm)
     facts = [Pair("", "X", "Y", "X is in Y.", prompt=prompt) for prompt in ("{} is located in", "The capital of {} is")]
     head._cache.clear()
+    head._meanings.clear()
     found = head.match(["Where is it?"] * 2, facts)
     np.testing.assert_allclose(again.match(["Where is it?"] * 2, facts), found, atol=1e-4)
     assert found[0] > 0.9 > 0.1 > found[1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from memory.calibration import HARDEST, Question, choose
-from memory.scope import FEATURES, Bank, features, softmax
+from memory.scope_features import FEATURES, Bank, Meaning, features, softmax
 from memory.scope_training import train
 from memory.vocabulary import Sense, Vocabulary
 from tests.memory.fakes import HashEmbedder
@@ -41,7 +41,7 @@ def test_several_wordings_around_a_question_count_more_than_one() -> None:
 def test_features_are_finite_and_one_row_a_pair() -> None:
     given = bank([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]], [0, 1, 2])
     same = np.eye(3, dtype=np.float32)
-    found = features(given, same, same, same, np.array([0, 1, -1]))
+    found = features(given, same, same, same, Meaning.of(given, same, same, np.array([0, 1, -1])))
     assert found.shape == (3, len(FEATURES))
     assert np.isfinite(found).all()
 
