@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import Cache
 
 from language_model.architectures import weight_in_out
 from language_model.errors import OverlayMismatch
@@ -83,8 +84,14 @@ def hooked(*hooks: tuple[nn.Module, str, Callable[..., Any]]) -> Iterator[None]:
         yield
 
 
-def capture(lm: LanguageModel, rows: Sequence[Sequence[int]], layers: Sequence[int]) -> dict[int, Taken]:
-    """Inputs and outputs of the down-projections of ``layers``; nothing above the last of them is computed."""
+def capture(
+    lm: LanguageModel, rows: Sequence[Sequence[int]], layers: Sequence[int], *, cache: Cache | None = None
+) -> dict[int, Taken]:
+    """Inputs and outputs of the down-projections of ``layers``; nothing above the last of them is computed.
+
+    Args:
+        cache: keys and values of what stands before the rows, one entry a row; theirs are added to it.
+    """
     ids, mask = pad(lm, rows)
     keys: dict[int, Tensor] = {}
     values: dict[int, Tensor] = {}
@@ -109,7 +116,7 @@ def capture(lm: LanguageModel, rows: Sequence[Sequence[int]], layers: Sequence[i
     points = [(down_projection(lm, layer), "after", inside(layer)) for layer in layers]
     points += [(block(lm, layer), "after", around(layer)) for layer in layers]
     with hooked(*points), torch.no_grad(), suppress(_Enough):
-        lm.run_model(input_ids=ids, use_cache=False)
+        lm.run_model(input_ids=ids, use_cache=cache is not None, past_key_values=cache)
     return {layer: Taken(keys[layer], values[layer], hidden[layer], mask) for layer in layers}
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from editors import keys
 from editors.keys import mean_by_group, subject_activations
 from editors.passes import Suffix, capture, head
 from editors.rewrites import Row
@@ -16,6 +17,7 @@ from language_model.tiny import CONFIGS, tiny_model
 from tests.language_model.helpers import hook_count, low_rank
 
 TEXTS = ["The capital of France is Paris", "Big Ben stands in London", "Rome"]
+WITHOUT_CACHE: set[str] = set()  # whose beginnings are run again with every row
 POST_NORM = {"gemma2", "gemma3_text", "olmo2"}  # normalise the feed-forward's output
 
 
@@ -130,6 +132,28 @@ def test_activations_are_at_the_subject(tiny_lm: LanguageModel) -> None:
         trace = tiny_lm.trace([list(row.ids)], inputs=[name], outputs=[name])
         assert torch.allclose(taken.keys[number].float(), trace.input(name)[0, row.subject], atol=1e-5)
         assert torch.allclose(taken.values[number].float(), trace.output(name)[0, row.subject], atol=1e-5)
+
+
+def test_rows_that_begin_alike_give_what_they_give_alone(lm: LanguageModel) -> None:
+    lead = lm.codec.encode("Yesterday the weather was fine in the whole of Italy. ")
+    texts = [*TEXTS, "The capital of Norway is Oslo", "Ann Bell lives in Rome"]
+    ids = [[*lead, *lm.codec.encode(text)] for text in texts] + [lm.codec.encode(text) for text in texts]
+    rows = [Row(tuple(one), len(one) - 1 - number % 2, len(one), "completion") for number, one in enumerate(ids)]
+    layers = [0, lm.num_layers - 2]
+    together = subject_activations(lm, rows, layers)
+    for number, row in enumerate(rows):
+        alone = capture(lm, [row.ids[: row.subject + 1]], layers)
+        for layer in layers:
+            wanted = alone[layer].keys[0, -1].double()
+            assert torch.allclose(together[layer].keys[number], wanted, atol=2e-4), lm.architecture.model_type
+    shared = keys._Beginning(lm, lead, layers)
+    assert shared.agrees(ids[0]) == (lm.architecture.model_type not in WITHOUT_CACHE), lm.architecture.model_type
+
+
+def test_beginnings_are_found(tiny_lm: LanguageModel) -> None:
+    parts = [[*range(10), 20 + number] for number in range(5)] + [[1, 2, 3], [9] * 8]
+    assert list(keys._beginnings(parts)) == [(10, [0, 1, 2, 3, 4]), (0, [5, 6])]
+    assert list(keys._beginnings([[7] * 9] * 4)) == [(8, [0, 1, 2, 3])]  # one token at least is run
 
 
 def test_means_are_weighted_by_group() -> None:
