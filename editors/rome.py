@@ -166,6 +166,6 @@ class RRome(Rome):
     name: ClassVar[str] = "r-rome"
     title: ClassVar[str] = "R-ROME"
     paper: ClassVar[str] = "2403.07175"
-    summary: ClassVar[str] = "ROME with one key throughout; holds up over long sequences"
+    summary: ClassVar[str] = "ROME with one key throughout; in a sequence it breaks down later"
     PRESETS = PRESETS
     default_key: ClassVar[KeyChoice] = "mean"

@@ -20,7 +20,7 @@ from memory.index import Ids, VectorIndex, read
 from memory.products import product
 
 SWITCH = 200_000  # facts from which the compressed index is used
-_PROBES = 64  # lists looked at; a twentieth of them where there are more
+_PROBES = 64  # lists looked at; a sixth of them where there are more
 _CANDIDATES = 16  # times k, scored exactly
 _LEAST_CANDIDATES = 100
 _SAMPLE = 40  # vectors a centroid is trained on (FAISS's own lower bound is 39)
@@ -84,7 +84,7 @@ class CompressedIndex(VectorIndex):
             if count == 0 or k <= 0:
                 return []
             parameters = faiss.SearchParametersIVF()
-            parameters.nprobe = min(self._index.nlist, max(_PROBES, self._index.nlist // 20))
+            parameters.nprobe = min(self._index.nlist, max(_PROBES, self._index.nlist // 6))
             if allowed is not None:
                 selector = faiss.IDSelectorBatch(allowed)
                 parameters.sel = selector

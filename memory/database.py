@@ -41,6 +41,8 @@ class Database:
         self.engine = self._create()
         with self.write() as connection:
             schema.metadata.create_all(connection)
+            for index in schema.event.indexes:  # a later version's index also for an earlier one's tables
+                index.create(connection, checkfirst=True)
             self._check_version(connection)
 
     def _sqlite_path(self) -> Path | None:

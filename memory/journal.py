@@ -107,11 +107,11 @@ def _event_of(row: Row) -> Event:
 def undone_actions(connection: Connection, namespace: str | None = None) -> set[int]:
     """Actions that are taken back at present (undone, and not redone since)."""
     column = schema.event.c
-    query = select(column.inverts, column.op).where(column.inverts.is_not(None)).order_by(column.seq)
+    query = select(column.seq, column.inverts, column.op).where(column.inverts.is_not(None))
     if namespace is not None:
         query = query.where(column.namespace == namespace)
     undone: set[int] = set()
-    for action, op in connection.execute(query):
+    for _, action, op in sorted(map(tuple, connection.execute(query))):  # sorted here: by seq, SQLite reads all events
         (undone.add if op == "undo" else undone.discard)(int(action))
     return undone
 

@@ -98,7 +98,6 @@ class MiniLMNetwork:
         weights = mask.unsqueeze(-1).to(x.dtype)
         return normalize((x * weights).sum(1) / weights.sum(1).clamp(min=1e-9), dim=1)
 
-
     @torch.inference_mode()
     def few(self, texts: Sequence[Sequence[int]]) -> Tensor:
         """The same of a few texts (token ids each), laid one behind the other: none is padded to the longest."""

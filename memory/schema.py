@@ -132,6 +132,7 @@ alias = Table(
     Index("ix_alias_subject", "subject_key"),
 )
 
+_TURNS_OVER = text("inverts IS NOT NULL")
 event = Table(
     "event",
     metadata,
@@ -145,6 +146,8 @@ event = Table(
     Column("after_json", JSON(none_as_null=True)),
     Column("actor", Text, nullable=False),
     Column("at", UTCDateTime, nullable=False),
+    # undo and redo ask for the few events that turn another over
+    Index("ix_event_inverts", "inverts", sqlite_where=_TURNS_OVER, postgresql_where=_TURNS_OVER),
     sqlite_autoincrement=True,
 )
 

@@ -127,11 +127,11 @@ class _Present:
                 if found.alias_key != found.subject_key:
                     self._alias[found.namespace, found.alias_key] = found.subject_key
             wanted = {*part, *(self._alias.values())}
-            query = select(schema.fact).where(
-                column.subject_key.in_(wanted), column.namespace.in_(spaces), column.status == CURRENT
-            )
+            # the status is looked at here: with it, SQLite took the index over (namespace, status) and read all facts
+            query = select(schema.fact).where(column.subject_key.in_(wanted), column.namespace.in_(spaces))
             for row in connection.execute(query).mappings():
-                self.note(dict(row))
+                if row["status"] == CURRENT:
+                    self.note(dict(row))
 
     def subject_key(self, draft: Draft) -> str:
         """The draft's subject, an alias that the user defined led back to its name."""

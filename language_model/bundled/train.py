@@ -430,8 +430,8 @@ class Trainer:
         save_file(tensors, self.folder / "checkpoint.tmp")
         (self.folder / "checkpoint.tmp").replace(self.folder / "checkpoint.safetensors")
         counters = {"step": self.step, "tokens": self.tokens, "seconds": self.seconds}
-        counters |= {"relations": _digest(self.maker.numbers)}
-        state_now = {**counters, "preset": {"name": self.name, **asdict(self.preset)}}
+        known = {"relations": _digest(self.maker.numbers), "preset": {"name": self.name, **asdict(self.preset)}}
+        state_now = {**counters, **known}
         (self.folder / "state.json").write_text(json.dumps(state_now, indent=1))
         self.model.save_pretrained(str(self.folder / "model"))
         self.tokenizer.save_pretrained(str(self.folder / "model"))

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
+from sqlalchemy import event
 
 from knowledge.errors import InvalidInput
 from memory.errors import FactNotFound, StoreError
@@ -239,3 +241,38 @@ def test_a_missing_database_driver_is_named_with_the_cure(monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "pg8000", None)
     with pytest.raises(StoreError, match=r"pg8000.*Install"):
         FactStore("postgresql+pg8000://user@127.0.0.1/facts", HashEmbedder())
+
+
+@pytest.mark.skipif(bool(SERVER), reason="reads SQLite's query plans")
+def test_adding_and_undoing_read_no_whole_table(store: FactStore) -> None:
+    asked: list[tuple[str, object]] = []
+
+    def note(_connection: object, _cursor: object, statement: str, values: object, *_: object) -> None:
+        if statement.startswith("SELECT"):
+            asked.append((statement, values))
+
+    for number in range(30):
+        store.add(f"Land {number}", "capital", f"Town {number}")
+    event.listen(store.engine, "before_cursor_execute", note)
+    store.add("Land 3", "capital", "Elsewhere")
+    store.undo()
+    store.redo()
+    event.remove(store.engine, "before_cursor_execute", note)
+    plans = []
+    with store.database.read() as connection:
+        for statement, values in asked:
+            rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)  # type: ignore[arg-type]
+            plans += [str(row[3]) for row in rows]
+    assert plans
+    # over (namespace, status) every current fact would be read, and without an index every event
+    assert not [plan for plan in plans if "ix_fact_status" in plan or plan.split()[:2] == ["SCAN", "fact"]]
+    assert any("ix_event_inverts" in plan for plan in plans)
+
+
+@pytest.mark.skipif(bool(SERVER), reason="takes an index out of an SQLite file")
+def test_a_database_of_an_earlier_version_gets_the_later_index(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'facts.db'}"
+    with FactStore(url, HashEmbedder()) as store, store.database.write() as connection:
+        connection.exec_driver_sql("DROP INDEX ix_event_inverts")
+    with FactStore(url, HashEmbedder()) as store, store.database.read() as connection:
+        assert connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE name = 'ix_event_inverts'").all()
