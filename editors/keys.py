@@ -58,7 +58,9 @@ def subject_activations(
             before = None
         cut = start if before is not None else 0
         group.sort(key=lambda index: len(parts[index]))
-        for chunk in _chunks(group, [len(parts[index]) - cut for index in group], tokens):
+        # the beginning's keys and values lie in memory for every row and layer, unlike what a plain pass computes
+        limit = tokens if before is None else tokens // 4
+        for chunk in _chunks(group, [len(parts[index]) for index in group], limit):
             rest = [parts[index][cut:] for index in chunk]
             taken = capture(lm, rest, layers) if before is None else before.capture(rest)
             last = torch.tensor([len(part) - 1 for part in rest], device=lm.device)

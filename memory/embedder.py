@@ -36,7 +36,6 @@ DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _DEFAULT_NAMES = {DEFAULT_ENCODER, "all-MiniLM-L6-v2", "default", ""}
 _MAX_TOKENS = 256  # the encoder's own limit (sentence_bert_config.json)
-_FEW = 128  # tokens of all texts up to which they are laid end to end; more are padded to the longest of a batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,11 +153,7 @@ class MiniLM(Embedder):
         return encodings, ids, torch.tensor([encoding.attention_mask for encoding in encodings])
 
     def _embed(self, texts: Sequence[str]) -> Vectors:
-        encodings, ids, mask = self._batch(texts)
-        if int(mask.sum()) <= _FEW:
-            real = [row[: sum(encoding.attention_mask)] for row, encoding in zip(ids.tolist(), encodings, strict=True)]
-            few: Vectors = self._network.few(real).numpy()
-            return few
+        _, ids, mask = self._batch(texts)
         vectors: Vectors = self._network(ids, mask).numpy()
         return vectors
 

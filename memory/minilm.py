@@ -7,7 +7,6 @@ test compares the vectors with those of sentence-transformers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -77,13 +76,9 @@ class MiniLMNetwork:
         Returns:
             shape (batch, tokens, 384).
         """
+        batch, tokens = ids.shape
         seen = None if bool(mask.all()) else mask[:, None, None, :].bool()
-        return self._run(self._words[ids] + self._positions[: ids.shape[1]], seen)
-
-    def _run(self, x: Tensor, seen: Tensor | None) -> Tensor:
-        """All layers on embedded tokens (batch, tokens, 384); ``seen`` says which token reads which."""
-        batch, tokens, _ = x.shape
-        x = _normed(x, self._norm)
+        x = _normed(self._words[ids] + self._positions[:tokens], self._norm)
         for layer in self._layers:
             q, k, v = linear(x, *layer.qkv).view(batch, tokens, 3, _HEADS, -1).permute(2, 0, 3, 1, 4)
             mixed = scaled_dot_product_attention(q, k, v, attn_mask=seen).transpose(1, 2).reshape(x.shape)
@@ -97,18 +92,6 @@ class MiniLMNetwork:
         x = self.states(ids, mask)
         weights = mask.unsqueeze(-1).to(x.dtype)
         return normalize((x * weights).sum(1) / weights.sum(1).clamp(min=1e-9), dim=1)
-
-    @torch.inference_mode()
-    def few(self, texts: Sequence[Sequence[int]]) -> Tensor:
-        """The same of a few texts (token ids each), laid one behind the other: none is padded to the longest."""
-        lengths = torch.tensor([len(text) for text in texts])
-        ids = torch.tensor([token for text in texts for token in text])
-        owner = torch.repeat_interleave(torch.arange(len(texts)), lengths)
-        places = torch.cat([torch.arange(len(text)) for text in texts])
-        seen = None if len(texts) == 1 else owner[:, None] == owner
-        x = self._run((self._words[ids] + self._positions[places])[None], seen)[0]
-        sums = x.new_zeros(len(texts), x.shape[-1]).index_add_(0, owner, x)
-        return normalize(sums / lengths[:, None], dim=1)
 
 
 def _normed(x: Tensor, norm: tuple[Tensor, Tensor]) -> Tensor:
