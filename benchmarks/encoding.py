@@ -1,10 +1,9 @@
-"""Encoding very many statements once: batches of like length, the faster precision, vectors kept on disk.
+"""Encoding very many statements once: batches of like length, vectors kept on disk.
 
     stored, note = encode(texts, embedder, Path("cache"))       # a memory-mapped .npy; a broken run goes on
     stored[0:1000]                                              # vectors of the first thousand texts
 
-float32 and, where the processor is quicker at it, bfloat16 arithmetic (autocast) are timed on a sample. bfloat16 is
-used only where the cosine of each sampled vector to the float32 one stays over .999; vectors are stored as float32.
+The note says how fast the encoder is on a sample, as it is and in float32, and how far the vectors of the two differ.
 """
 
 from __future__ import annotations
@@ -15,8 +14,6 @@ import random
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,27 +21,10 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
-from memory.embedder import Embedder, Vectors
+from memory.embedder import Embedder, MiniLM, Vectors
 
-LEAST_COSINE = 0.999
 _BATCH = 256  # texts of like length in one pass of the encoder
 _CHUNK = 8_192  # texts between two notes of how far it is
-
-
-@dataclass(frozen=True)
-class Precision:
-    """What was measured of the two precisions."""
-
-    name: str  # the chosen one: "float32" or "bfloat16"
-    float32: float  # texts a second, on the threads that torch has
-    bfloat16: float
-    cosine: float  # least cosine between the two
-
-    def __str__(self) -> str:
-        return (
-            f"encoded in {self.name} (float32 {self.float32:,.0f} texts/s, bfloat16 {self.bfloat16:,.0f} texts/s, "
-            f"least cosine between them {self.cosine:.5f})"
-        )
 
 
 class Stored:
@@ -82,19 +62,23 @@ class Encoded(Embedder):
         return self.inner._embed(texts)
 
 
-def compare(texts: Sequence[str], embedder: Embedder) -> Precision:
-    """Times both precisions on the same texts, and compares their vectors."""
-    embedder.encode(texts[:8])  # loads the encoder
-    seconds, found = {}, {}
-    for name in ("float32", "bfloat16"):
-        _pass(texts[:_BATCH], embedder, name)
-        start = time.perf_counter()
-        found[name] = _pass(texts, embedder, name)
-        seconds[name] = time.perf_counter() - start
-    cosine = float((found["float32"] * found["bfloat16"]).sum(1).min())
-    quicker = seconds["bfloat16"] < seconds["float32"] and cosine > LEAST_COSINE
-    speed = {name: len(texts) / took for name, took in seconds.items()}
-    return Precision("bfloat16" if quicker else "float32", speed["float32"], speed["bfloat16"], cosine)
+def compare(texts: Sequence[str], embedder: Embedder) -> str:
+    """Times the encoder on some texts, as it is and, where it has a choice, in float32."""
+    own, vectors = _timed(texts, embedder)
+    note = f"encoder {own:,.0f} texts/s"
+    if isinstance(embedder, MiniLM):
+        exact, reference = _timed(texts, MiniLM(embedder.folder, embedder.origin, "float32"))
+        least = (vectors * reference).sum(1).min()
+        note += f" in {embedder.arithmetic}, {exact:,.0f} in float32, least cosine between the two {least:.5f}"
+    return note
+
+
+def _timed(texts: Sequence[str], embedder: Embedder) -> tuple[float, Vectors]:
+    """Texts a second, and their vectors."""
+    embedder.encode(texts[:_BATCH], _BATCH)  # loads the encoder
+    start = time.perf_counter()
+    vectors = embedder.encode(texts, _BATCH)
+    return len(texts) / (time.perf_counter() - start), vectors
 
 
 def encode(texts: Sequence[str], embedder: Embedder, folder: Path, *, quiet: bool = False) -> tuple[Stored, str]:
@@ -110,14 +94,13 @@ def encode(texts: Sequence[str], embedder: Embedder, folder: Path, *, quiet: boo
     noted: dict[str, Any] = json.loads(state.read_text()) if state.is_file() and path.is_file() else {}
     if not noted:
         sample = random.Random(0).sample(distinct, min(2_000, len(distinct)))
-        chosen = compare(sample, embedder)
-        noted = {"done": 0, "precision": chosen.name, "note": str(chosen)}
+        noted = {"done": 0, "note": compare(sample, embedder)}
         open_memmap(path, mode="w+", dtype=np.float32, shape=(len(distinct), embedder.dim)).flush()
     rows = open_memmap(path, mode="r+")
     start, before = time.perf_counter(), int(noted["done"])
     for at in range(before, len(distinct), _CHUNK):
         part = distinct[at : at + _CHUNK]
-        rows[at : at + len(part)] = _pass(part, embedder, noted["precision"])
+        rows[at : at + len(part)] = embedder.encode(part, _BATCH)
         rows.flush()
         noted["done"] = at + len(part)
         temporary = state.with_suffix(".tmp")
@@ -129,13 +112,3 @@ def encode(texts: Sequence[str], embedder: Embedder, folder: Path, *, quiet: boo
     place = {text: row for row, text in enumerate(distinct)}
     order = np.fromiter((place[text] for text in texts), dtype=np.int64, count=len(texts))
     return Stored(open_memmap(path, mode="r"), order), str(noted["note"])
-
-
-def _pass(texts: Sequence[str], embedder: Embedder, precision: str) -> Vectors:
-    import torch
-
-    context = torch.autocast("cpu", dtype=torch.bfloat16) if precision == "bfloat16" else nullcontext()
-    with context:
-        vectors = embedder.encode(texts, batch_size=_BATCH)
-    out: Vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    return out

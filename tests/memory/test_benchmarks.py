@@ -11,7 +11,7 @@ from benchmarks import encoding
 from benchmarks.memory import against, measure, statements
 from benchmarks.multihop import score
 from benchmarks.table import percentile
-from memory.embedder import Embedder
+from memory.embedder import Embedder, Vectors
 from memory.gate import Gate
 from tests.memory.fakes import HashEmbedder
 
@@ -46,20 +46,20 @@ def test_a_broken_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(encoding, "_CHUNK", 8)
     embedder = HashEmbedder()
     seen: list[int] = []
-    whole = encoding._pass
+    whole = embedder.encode
 
-    def breaks(texts: list[str], *rest: object) -> object:
+    def breaks(texts: list[str], *rest: int) -> Vectors:
         seen.append(len(texts))
-        if len(seen) == 8:  # four are the comparison of precisions, then three chunks
+        if len(seen) == 6:  # two are the comparison, then three chunks
             raise KeyboardInterrupt
-        return whole(texts, *rest)  # type: ignore[arg-type]
+        return whole(texts, *rest)
 
-    monkeypatch.setattr(encoding, "_pass", breaks)
+    monkeypatch.setattr(embedder, "encode", breaks)
     with pytest.raises(KeyboardInterrupt):
         encoding.encode(TEXTS, embedder, tmp_path, quiet=True)
-    seen[:] = [0] * 8
+    seen[:] = [0] * 6
     stored, _ = encoding.encode(TEXTS, embedder, tmp_path, quiet=True)
-    assert sum(seen[8:]) < 40
+    assert sum(seen[6:]) < 40
     np.testing.assert_allclose(stored[:], embedder.encode(TEXTS), atol=1e-5)
 
 

@@ -21,26 +21,33 @@ from tests.memory.fakes import HashEmbedder
 RNG = np.random.default_rng(1)
 
 
-def clustered(count: int, dim: int = 32) -> np.ndarray:
+def clustered(count: int, dim: int = 128) -> np.ndarray:
     """Unit vectors in loose groups, as sentences are."""
     centres = RNG.standard_normal((40, dim))
     vectors = centres[RNG.integers(0, 40, count)] + 0.5 * RNG.standard_normal((count, dim))
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
+def beside(vectors: np.ndarray, count: int) -> np.ndarray:
+    """Unit vectors at a cosine of about .7 to one of these, as questions lie to the statements that answer them."""
+    chosen = vectors[RNG.integers(0, len(vectors), count)]
+    moved = chosen + RNG.standard_normal(chosen.shape) / chosen.shape[1] ** 0.5
+    return (moved / np.linalg.norm(moved, axis=1, keepdims=True)).astype(np.float32)
+
+
 def built(vectors: np.ndarray) -> CompressedIndex:
     index = CompressedIndex(vectors.shape[1], lambda ids: {at: vectors[at] for at in ids})
-    index.train(vectors, len(vectors))
+    index.train(vectors)
     index.add(range(len(vectors)), vectors)
     return index
 
 
 def test_finds_nearly_what_the_exact_index_finds_with_exact_scores() -> None:
     vectors = clustered(4000)
-    index, exact = built(vectors), VectorIndex(32)
+    index, exact = built(vectors), VectorIndex(128)
     exact.add(range(4000), vectors)
     found = 0
-    for query in clustered(50):
+    for query in beside(vectors, 50):
         mine, theirs = index.search(query, 10), dict(exact.search(query, 10))
         found += len({fact_id for fact_id, _ in mine} & set(theirs))
         assert [score for _, score in mine] == sorted((score for _, score in mine), reverse=True)
@@ -66,7 +73,7 @@ def test_removed_replaced_and_filtered() -> None:
 def test_a_snapshot_of_it_comes_back(tmp_path: Path) -> None:
     vectors = clustered(1000)
     index = built(vectors)
-    snapshots = Snapshots(tmp_path, "e", 32, lambda ids: {at: vectors[at] for at in ids})
+    snapshots = Snapshots(tmp_path, "e", 128, lambda ids: {at: vectors[at] for at in ids})
     snapshots.save(*index.to_bytes(), index.factory, 5)
     loaded = snapshots.load()
     assert loaded is not None
@@ -75,7 +82,7 @@ def test_a_snapshot_of_it_comes_back(tmp_path: Path) -> None:
     assert loaded[0].search(vectors[42], 5) == index.search(vectors[42], 5)
     loaded[0].remove([42])  # a loaded index can be changed
     assert 42 not in loaded[0]
-    assert Snapshots(tmp_path, "e", 32).load() is None  # nobody to ask for the full vectors: not used, rebuilt
+    assert Snapshots(tmp_path, "e", 128).load() is None  # nobody to ask for the full vectors: not used, rebuilt
 
 
 def drafts(store: FactStore, numbers: range) -> list[Draft]:
