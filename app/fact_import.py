@@ -32,6 +32,8 @@ def import_file(engine: Engine, reader: FactReader, path: Path, progress: Progre
     Raises:
         PalimpsestError: the file as a whole cannot be read, or is over the limit.
     """
+    if path.is_dir():
+        raise InvalidInput(f"{path} is a folder. Name a CSV, JSON or JSONL file in it.")
     if not path.is_file():
         raise InvalidInput(f"There is no file {path}. Check the path.")
     limit = engine.settings.max_upload_mb
@@ -39,6 +41,8 @@ def import_file(engine: Engine, reader: FactReader, path: Path, progress: Progre
         raise TooLarge(f"{path.name} has more than {limit} MiB, the limit for imports. Split it.")
     run = _Import(engine, reader, path.name)
     rows = list(read_rows(path))
+    if not rows:
+        raise InvalidInput(f"{path.name} holds no facts. A CSV file needs a line of column names and a line a fact.")
     for number, (line, row) in enumerate(rows):
         run.take(line, row)
         if progress is not None and number % BATCH == 0:

@@ -21,6 +21,7 @@ from app.consolidation_desk import ConsolidationDesk
 from app.conversations import Conversations
 from app.correction_desk import CorrectionDesk
 from app.engine import Engine
+from app.errors import TooLarge
 from app.fact_desk import FactDesk
 from app.ledger_desk import LedgerDesk
 from app.settings import Settings
@@ -84,8 +85,7 @@ class Service:
         Raises:
             PalimpsestError: an empty question, an unknown mode or strategy, or a model that cannot be loaded.
         """
-        if not question.strip():  # said at once, not after the model has been loaded
-            raise InvalidInput("The question is empty; type one.")
+        self._readable(question)  # said at once, not after the model has been loaded
         answer = self.engine.router.answer(question, history=history, **self._options(mode, strategy))
         found: dict[str, Any] = answer.to_json()
         self._count(found)
@@ -121,6 +121,7 @@ class Service:
 
     def route(self, question: str) -> dict[str, Any]:
         """The gate's verdict on a question, and the facts it looked at. No language model is loaded."""
+        self._readable(question)
         verdict = self.engine.gate.judge(question, namespace=self.settings.namespace)
         hits = [hit.to_json() for hit in verdict.hits]
         return {"query": question, **verdict.to_json(), "hits": hits, "reason": verdict.reason}
@@ -141,6 +142,13 @@ class Service:
             kinds,
             seen.measured_on,
         )
+
+    def _readable(self, question: str) -> None:
+        if not question.strip():
+            raise InvalidInput("The question is empty; type one.")
+        limit = self.settings.max_message
+        if len(question) > limit:
+            raise TooLarge(f"The question has {len(question):,} characters; at most {limit:,} are taken. Shorten it.")
 
     def _count(self, answer: dict[str, Any]) -> None:
         """Notes which facts have served, for consolidation; an answer is never lost over it."""

@@ -81,7 +81,7 @@ class Settings(BaseSettings):
     max_new_tokens: int = Field(96, ge=1, le=4096, description="Longest answer, in tokens.")
     history_turns: int = Field(6, ge=0, le=100, description="Earlier turns of the chat that the model is shown.")
     max_compare_facts: int = Field(20, ge=1, description="Most facts in one comparison.")
-    page_size: int = Field(12, ge=5, le=200, description="Rows on one page of a table.")
+    page_size: int = Field(12, ge=5, le=200, description="Rows on one page of a table in the browser, 5 to 200.")
     seed: int = Field(0, ge=0, description="Seed of everything that draws at random.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("warning", description="What is logged.")
 

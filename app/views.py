@@ -191,6 +191,25 @@ class EntryView:
 
 
 @dataclass(frozen=True)
+class TakenView:
+    """What the model says to a fact that has just been written into its weights."""
+
+    asked: str
+    wanted: str
+    said: str
+    taken: bool
+
+    @property
+    def words(self) -> str:
+        if self.taken:
+            return f"Asked {self.asked!r}, the model now says {self.said!r}."
+        return (
+            f"Asked {self.asked!r}, the model says {self.said!r} and not {self.wanted!r}: the edit did not take. Undo "
+            "it and try another method, or keep the fact in memory."
+        )
+
+
+@dataclass(frozen=True)
 class CorrectionView:
     """What a user meant by a question, in words (MemPrompt)."""
 

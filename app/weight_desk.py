@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from app.engine import Engine
 from app.fact_desk import FactDesk
-from app.views import EntryView, MethodView
+from app.views import EntryView, MethodView, TakenView
 from knowledge.edit import Edit
 from knowledge.errors import InvalidInput
+from knowledge.text import mentions
+from language_model.prompts import user
 
 if TYPE_CHECKING:
     from editors.ledger import Entry
@@ -59,6 +61,24 @@ class WeightDesk:
         editor = get_editor(method, moments=self._engine.moments, seed=self._engine.settings.seed)
         edits = self.edits(text, fact_ids)
         return entry_view(self._engine.ledger.apply(editor, edits, progress=progress))
+
+    def taken(self, entry_id: int, most: int = 3) -> list[TakenView]:
+        """Asks the model, with all that is on, for the first facts of an entry."""
+        ledger = self._engine.ledger
+        edits = ledger.get(entry_id).edits[:most]
+        if not edits:
+            return []
+        prompts = [[user(edit.question)] if edit.question else edit.text for edit in edits]
+        said = ledger.lm.generate(prompts, max_new_tokens=24, overlays=[ledger.overlay()] * len(prompts))
+        return [
+            TakenView(
+                edit.question or f"{edit.text} ...",
+                edit.target_new,
+                text.strip().rstrip("."),
+                any(mentions(text, name) for name in (edit.target_new, *edit.aliases)),
+            )
+            for edit, text in zip(edits, said, strict=True)
+        ]
 
     def edits(self, text: str | None, fact_ids: Sequence[int]) -> list[Edit]:
         """The edit requests for a sentence or for stored facts."""

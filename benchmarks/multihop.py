@@ -252,6 +252,7 @@ def main() -> None:
         "--model", help="answers the unedited hops of the world's chains; a perfect stand-in by default"
     )
     parser.add_argument("--chains", type=int, default=150, help="chains of the world; 0: none")
+    parser.add_argument("--seed", type=int, default=2, help="draws the world's chains; 1 are those looked at by hand")
     parser.add_argument("--limit", type=int, help="so many cases at most")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -284,7 +285,7 @@ def main() -> None:
             model = LanguageModel.load(options.model)
         for unseen in (False, True):
             with FactStore("sqlite://", embedder, lexicon=Lexicon.bundled()) as store:
-                given = world_chains(options.chains, store, 1, unseen=unseen)
+                given = world_chains(options.chains, store, options.seed, unseen=unseen)
                 kind = "unseen" if unseen else "trained"
                 name = f"world chains, {kind} phrasings, {model.name} answers unedited hops"
                 rows.append(score(name, Gate(store), given, options.misses, model))

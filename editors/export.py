@@ -38,6 +38,11 @@ def export_overlay(lm: LanguageModel, overlay: Overlay, path: Path, format: str)
     raise UnknownName("export format", format, FORMATS)
 
 
+def adds_parameters(overlay: Overlay) -> bool:
+    """Whether an overlay has parts that are no change of a weight."""
+    return any(isinstance(part, Adapter) for _, part in overlay)
+
+
 def _must_be_delta(overlay: Overlay, format: str) -> None:
     added = sorted({type(part.module).__name__ for _, part in overlay if isinstance(part, Adapter)})
     if added:

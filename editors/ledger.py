@@ -28,7 +28,7 @@ from sqlalchemy.orm import Session
 from editors.base import Editor, Progress
 from editors.compacting import compacted
 from editors.entries import Base, Check, Entry, Origin, Row, entry_of
-from editors.export import export_overlay
+from editors.export import adds_parameters, export_overlay
 from editors.guard import Guard
 from knowledge.edit import Edit
 from knowledge.errors import PalimpsestError
@@ -245,9 +245,16 @@ class WeightLedger:
         )
         if not ids:
             raise LedgerError("There is nothing to export: no weight edit is active. Apply one, or name entries.")
-        total = Overlay.empty()
+        total, added = Overlay.empty(), []
         for number in ids:
-            total = total + self.overlay_of(number)
+            part = self.overlay_of(number)
+            added += [f"#{number} ({self.get(number).method})"] if adds_parameters(part) else []
+            total = total + part
+        if added and format in ("peft", "merged"):
+            raise LedgerError(
+                f"Cannot be written as {format}: {', '.join(added)}. Such an entry adds parameters that act on a "
+                f"layer's output and changes no weight. Name the other entries, or export as safetensors."
+            )
         return export_overlay(self.lm, total, Path(path), format)
 
     def _change(self, entry_id: int, **values: bool) -> Entry:

@@ -23,7 +23,7 @@ from knowledge.errors import InvalidInput
 from knowledge.naming import Names
 from knowledge.plain_sentences import split_sentence
 from knowledge.relations import Relation
-from knowledge.text import squeeze
+from knowledge.text import squeeze, without_stop
 from knowledge.wordings import Match, bare, compile_wordings, fold, match_all
 from knowledge.world import World, load_world
 
@@ -54,6 +54,7 @@ _CONTRACTED = re.compile(r"^(it|he|she|they|that|this|who|there)['’](s|re)\b",
 _NEGATED = re.compile(r"\b(?:is|was|are|were|does|did|do|has|have|had)(?: not|n['’]t)\b", re.IGNORECASE)
 _YEAR = re.compile(r"^(?:\w+ )?(?:\d{1,2}(?:st|nd|rd|th)?,? )?(?:\w+,? )?(?:1\d|20)\d\d(?:s| AD| BC)?$")
 _PRONOUN = re.compile(r"^(?:it|he|she|they|this|that|these|those|there)(?:['’]\w+)?\s", re.IGNORECASE)
+_PREPOSITION = re.compile(r"^(?:for|in|at|with|to|of|from|by|on|as|under|about|against|near)\s", re.IGNORECASE)
 _ACCEPTED = 1.0  # score from which a reading by a relation is believed
 
 
@@ -206,6 +207,8 @@ class Parser:
             return -9.0
         if _YEAR.match(match.object) and obj < 3:
             return -9.0
+        if shape.subject_first and _PREPOSITION.match(match.object) and obj < 3:
+            return -9.0  # the wording goes on: "plays for Celtic" is not "plays football"
         fact = 0.5 if names.states(match.subject, shape.relation, match.object) else 0.0
         usual = -0.03 * shape.place + names.usual(shape.relation)
         return subject + obj + fact + usual + min(shape.size, 60) * 0.06
@@ -221,13 +224,7 @@ def _checked(text: str) -> str:
         )
     if sentence.endswith("?"):
         raise InvalidInput(f"{sentence!r} is a question. State a fact instead, for example {EXAMPLE}.")
-    stripped = sentence.rstrip(" !;,").rstrip()
-    return stripped[:-1].rstrip() if stripped.endswith(".") and not _abbreviated(stripped) else stripped
-
-
-def _abbreviated(text: str) -> bool:
-    """True where the final period belongs to the last word: "Washington, D.C.", "Acme Inc.", "Sammy Davis Jr."."""
-    return re.search(r"(?:\b\w\.\w\.|\b(?:Inc|Ltd|Co|Corp|Jr|Sr|Bros)\.)$", text) is not None
+    return without_stop(sentence.rstrip(" !;,").rstrip())
 
 
 def _sentence_case(prompt: str, subject: str) -> str:

@@ -50,6 +50,18 @@ def answer_matches(answer: str, target: str, aliases: Iterable[str] = ()) -> boo
     return any(given == normalise_answer(name) for name in (target, *aliases))
 
 
+_ABBREVIATED = re.compile(r"(?:\b\w\.\w\.|\b(?:Inc|Ltd|Co|Corp|Jr|Sr|Bros)\.)$")
+
+
+def without_stop(text: str) -> str:
+    """A text without the full stop at its end, unless that belongs to the last word.
+
+    >>> without_stop("Rome."), without_stop("Washington, D.C.")
+    ('Rome', 'Washington, D.C.')
+    """
+    return text[:-1].rstrip() if text.endswith(".") and not _ABBREVIATED.search(text) else text
+
+
 def mentions(text: str, name: str) -> bool:
     """True when ``name`` stands in ``text`` as whole words, whatever the case."""
     pattern = r"(?<!\w)" + re.escape(normalise_key(name)) + r"(?!\w)"

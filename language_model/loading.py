@@ -52,7 +52,12 @@ def load_pretrained(
         ModelUnusable: something is there that cannot be used.
     """
     source = _resolve(name_or_path)
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    try:
+        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError:
+        raise InvalidInput(
+            f"There is no device {device!r}. Give cpu, cuda (a GPU), cuda:1 (the second), or mps."
+        ) from None
     if place.type == "cuda" and not torch.cuda.is_available():
         raise InvalidInput(
             f"The device {device!r} was asked for, but PyTorch sees no CUDA device here. Use device 'cpu'."

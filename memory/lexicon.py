@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from knowledge.errors import InvalidInput
 from knowledge.relations import Relation, fill
-from knowledge.text import normalise_key, squeeze
+from knowledge.text import normalise_key, squeeze, without_stop
 from knowledge.world import World, load_world
 from memory.schema import FUNCTIONAL, MULTI
 
@@ -104,7 +104,7 @@ class Lexicon:
         Raises:
             InvalidInput: a part is empty or too long, or nothing says how subject and object belong together.
         """
-        subject, obj = squeeze(subject), squeeze(obj).rstrip(".") or squeeze(obj)
+        subject, obj = squeeze(subject), without_stop(squeeze(obj)) or squeeze(obj)
         relation, prompt = squeeze(relation or "") or None, squeeze(prompt or "") or None
         question, statement = squeeze(question or "") or None, squeeze(statement or "") or None
         given = {"subject": subject, "object": obj, "relation": relation, "prompt": prompt, "question": question}
@@ -134,7 +134,7 @@ class Lexicon:
             cardinality=cardinality or (known.cardinality if known else FUNCTIONAL),
             prompt=prompt,
             question=question or _default_question(known, relation, subject),
-            statement=statement or f"{fill(prompt, subject)} {obj}.",
+            statement=statement or f"{fill(prompt, subject)} {obj.removesuffix('.')}.",
         )
 
 

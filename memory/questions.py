@@ -45,6 +45,8 @@ class Reading:
     right: tuple[int, ...]  # and right of it
     heads: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())  # of the words that say what is asked for
     strangers: int = 0  # proper names beside the entity that nobody knows
+    kinds: frozenset[str] = frozenset()  # of things that may answer, where the question says so ("which country")
+    kind_word: int | None = None  # number of the noun that says so
 
     @property
     def stems(self) -> list[str]:
@@ -116,7 +118,8 @@ class QuestionReader:
         owned = re.match(r"[\"”]?[’']s\s", question[start.span.end :]) is not None
         if owned and kept and kept[0].stem == "what":
             asked = ((), ())  # "What is the singer of X's job?": the singer's job, or X's job's singer
-        return Reading(question, start, tuple(kept), tuple(reversed(left)), tuple(right), asked, strangers)
+        kinds, noun = asked_kinds(kept)
+        return Reading(question, start, tuple(kept), tuple(reversed(left)), tuple(right), asked, strangers, kinds, noun)
 
     def _strangers(self, question: str, kept: Sequence[Word]) -> int:
         """Proper names outside the entity: words with a capital that say no relation."""
@@ -133,6 +136,43 @@ _ASKING = frozenset(("what", "which", "where", "tell", "name", "whos"))
 _LINKS = frozenset(("is", "are", "was", "has", "serv", "as", "the", "its", "a", "consi", "calle"))
 
 
+_KINDS = {
+    stem(word): frozenset(kinds)
+    for word, kinds in {
+        "country": ("country",),
+        "nation": ("country",),
+        "state": ("country",),
+        "land": ("country",),
+        "city": ("city",),
+        "town": ("city",),
+        "continent": ("continent",),
+        "currency": ("currency",),
+        "language": ("language",),
+        "sport": ("sport",),
+        "planet": ("planet",),
+        "university": ("university",),
+        "company": ("company",),
+        "firm": ("company",),
+        "institution": ("university",),
+        "industry": ("industry",),
+        "sector": ("industry",),
+        "family": ("instrument family",),
+        "movement": ("art movement",),
+        "period": ("era of music",),
+        "era": ("era of music",),
+        "job": ("profession",),
+        "instrument": ("musical instrument",),
+        "profession": ("profession",),
+        "occupation": ("profession",),
+        "person": ("person", "performer"),
+    }.items()
+}
+_PERSON = frozenset(("person", "performer"))
+_PLACE = frozenset(("city", "country", "continent", "body of water", "university"))
+_OPENINGS = {stem("who"): _PERSON, stem("whom"): _PERSON, stem("where"): _PLACE}
+_BEFORE_OPENINGS = frozenset(stem(word) for word in ("me", "idea", "know", "with", "to", "by", "from", "and"))
+
+
 def heads(kept: Sequence[Word]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Numbers of the words that say what is asked for: the noun after "which", "what is the", "name the", and one
     that is said of it ("Which [city] serves as the [capital] of ...")."""
@@ -146,6 +186,32 @@ def heads(kept: Sequence[Word]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     gap = next((at for at, word in enumerate(linked) if word not in _LINKS), len(linked))
     second, _ = _content(kept, end + gap) if gap and kept[asking].stem == "which" else ((), 0)
     return first, second
+
+
+def asked_kinds(kept: Sequence[Word]) -> tuple[frozenset[str], int | None]:
+    """The kinds of things, in the world's words, that may answer a question, and the number of the word that says so.
+
+    "Which country" and "what country" ask for a country, wherever they stand, and "as what" for a profession; "who"
+    and "where" say something of the answer only where they open the question ("the city where ..." asks for nothing).
+    """
+    for at, word in enumerate(kept):
+        if word.stem == "what" and at and kept[at - 1].stem == "as":
+            return frozenset(("profession",)), at
+        if word.stem not in ("which", "what") or _relative(kept, at):
+            continue
+        noun = at + 1
+        while noun < len(kept) and kept[noun].stem in _LINKS:
+            noun += 1
+        if noun > at + 1 and noun + 1 != len(kept):
+            continue  # "what is the country whose ...": only at the end, "- what was the job?", is it what is asked for
+        if noun + 1 < len(kept) and kept[noun + 1].stem in _KINDS:
+            noun += 1  # "which instrument family"
+        if noun < len(kept) and kept[noun].stem in _KINDS:
+            return _KINDS[kept[noun].stem], noun
+    for at, word in enumerate(kept):
+        if word.stem in _OPENINGS and (at == 0 or kept[at - 1].stem in _BEFORE_OPENINGS):
+            return _OPENINGS[word.stem], at
+    return frozenset(), None
 
 
 def _relative(kept: Sequence[Word], at: int) -> bool:

@@ -24,13 +24,19 @@ _LONGEST = 5
 _BEAM = 60
 _FINALISTS = 20
 _HOP = 1.5  # cost of a relation in the chain
-_SPOKEN = 1.0  # log ratio from which a word counts as saying a relation; a chain has no silent ones
+_SPOKEN = 0.8  # log ratio from which a word counts as saying a relation; a chain has no silent ones
+_NAMED = 1.5  # log ratio of "country" in "which country" for whatever relation ends at a country
+_WRONG_KIND = 6.0  # cost of ending at another kind of thing than the question asks for
 _OWN = 0.5  # by which the last hop explains some word better than those before it
 ENOUGH = 3.0  # score from which a chain is believed
 
 
 # Kinds of objects that go on under another name as subjects.
-_AS_SUBJECT = {"performer": ("band", "person"), "musical instrument": ("instrument",)}
+_AS_SUBJECT = {
+    "performer": ("band", "person"),
+    "musical instrument": ("instrument",),
+    "planet": ("planet", "discovery"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +45,7 @@ class RelationChain:
 
     relations: tuple[Relation, ...]
     score: float
+    fits: bool = True  # it ends at the kind of thing that the question asks for
 
 
 def read_relations(reading: Reading, relations: Mapping[str, Relation], evidence: Evidence) -> RelationChain | None:
@@ -54,7 +61,8 @@ def read_relations(reading: Reading, relations: Mapping[str, Relation], evidence
         return None
     group = {sense.id: sense.group for sense in evidence.table.vocabulary.senses if sense.subject_type}
     rows = np.array([_row(relation, evidence, group.get(relation.id)) for relation in known])
-    spoken = np.asarray((rows >= _SPOKEN).any(1))
+    last = _asked_for(rows, known, reading)
+    spoken, spoken_last = np.asarray((rows >= _SPOKEN).any(1)), np.asarray((last >= _SPOKEN).any(1))
     world = load_world()
     tables = world.types_of(world.canonical(reading.start.name) or reading.start.name)
     kinds = tuple(kind.replace("_", " ") for kind in tables)
@@ -66,20 +74,40 @@ def read_relations(reading: Reading, relations: Mapping[str, Relation], evidence
             ends = known[chain[-1]].object_type if chain else ""
             fits = kinds if not chain else _AS_SUBJECT.get(ends, (ends,))
             for number, relation in enumerate(known):
-                if spoken[number] and (not fits or relation.subject_type in fits) and number not in chain:
+                if (fits and relation.subject_type not in fits) or number in chain:
+                    continue
+                longer = (*chain, number)
+                if spoken_last[number]:
+                    wider = np.maximum(cover, last[number])
+                    done.append((float(wider.sum()) - _HOP * len(longer), longer, wider))
+                if spoken[number]:
                     wider = np.maximum(cover, rows[number])
-                    longer = (*chain, number)
                     grown.append((float(wider.sum()) - _HOP * len(longer), longer, wider))
         grown.sort(key=lambda item: -item[0])
         beam = grown[:_BEAM]
-        done += beam
     done.sort(key=lambda item: -item[0])
     best: RelationChain | None = None
     for _, chain, _ in done[:_FINALISTS]:
-        found = RelationChain(tuple(known[number] for number in chain), _score(rows[list(chain)], reading, evidence))
+        fitting = not reading.kinds or known[chain[-1]].object_type in reading.kinds
+        steps = np.concatenate((rows[list(chain[:-1])], last[[chain[-1]]]))
+        score = _score(steps, reading, evidence) - (0.0 if fitting else _WRONG_KIND)
+        found = RelationChain(tuple(known[number] for number in chain), score, fitting)
         if found.score >= ENOUGH and (best is None or found.score > best.score):
             best = found
     return best
+
+
+def _asked_for(rows: Floats, known: list[Relation], reading: Reading) -> Floats:
+    """The rows for the last hop: "country" in "which country" speaks for every relation that ends at a country.
+
+    The word is said of cities, islands, dishes and people alike, so by itself it says little for any one relation;
+    which one is meant follows from what the chain has come to.
+    """
+    out = rows.copy()
+    if reading.kind_word is not None:
+        ends = [number for number, relation in enumerate(known) if relation.object_type in reading.kinds]
+        out[ends, reading.kind_word] = np.maximum(out[ends, reading.kind_word], _NAMED)
+    return out
 
 
 def _score(rows: Floats, reading: Reading, evidence: Evidence) -> float:

@@ -81,7 +81,9 @@ def list_(
         if json_:
             emit({"facts": found.rows, "total": found.total, "page": found.page, "pages": found.pages})
         elif not found.rows:
-            typer.echo("No facts yet." if not contains else f"No fact contains {contains!r}.")
+            gone = 0 if past or contains else service.facts.page("", include_past=True, size=1).total
+            none = f"No facts in force; {gone} taken back or ended (see --all)." if gone else "No facts yet."
+            typer.echo(none if not contains else f"No fact contains {contains!r}.")
         else:
             _table(list(found.rows))
             typer.echo(

@@ -89,7 +89,7 @@ def _steps(json_: bool) -> Callable[[str, int, int], None]:
 def gate(
     encoder: Encoder = None,
     facts: Annotated[int, typer.Option(min=50, help="Facts in memory while the threshold is measured.")] = 400,
-    draws: Annotated[int, typer.Option(min=1, help="Draws of that many facts; one threshold for all of them.")] = 3,
+    draws: Annotated[int, typer.Option(min=1, help="Draws of that many facts; one threshold for all of them.")] = 8,
     seed: Annotated[int, typer.Option(help="Seed of pairs, network and draws.")] = 0,
     calibrate_only: Annotated[bool, typer.Option("--calibrate-only", help="Keep the head, measure again.")] = False,
     json_: Json = False,

@@ -41,6 +41,8 @@ def apply(
             _desk(service).guarded(guard)
         entry = service.weights.apply(chosen, text=sentence, fact_ids=fact or [], progress=progress_to_stderr(json_))
         _told(entry, json_)
+        for found in [] if json_ else service.weights.taken(entry.id):
+            typer.echo(f"  {found.words}")
         if guard not in (None, "off"):
             for warning in _desk(service).entry(entry.id).warnings:
                 typer.echo(f"Warning: {warning}", err=True)
@@ -79,7 +81,8 @@ def list_(
         if json_:
             emit({"entries": found})
         elif not found:
-            typer.echo("No weight edits yet.")
+            past = [] if undone else service.weights.entries(include_undone=True)
+            typer.echo(f"No weight edits in force; {len(past)} undone (see --all)." if past else "No weight edits yet.")
         else:
             table(
                 ("id", "method", "state", "layers", "|dW|/|W|", "seconds", "facts"),
@@ -156,7 +159,7 @@ def undo(
             for item in made:
                 _told(item, False)
         elif later:
-            typer.echo(f"Computed while it was on, and exact without it all the same: {_listed(later)}.")
+            typer.echo(f"Computed while it was on, and exact without it all the same: {_listed(later)}")
             typer.echo(f"To make them again without it: weights recompute {' '.join(map(str, numbers))}")
 
 

@@ -14,7 +14,7 @@ import gradio as gr
 
 from app.errors import TooLarge
 from app.ui.page import MODEL_SLOT, Page
-from app.ui.render import guarded
+from app.ui.render import spoken
 from app.views import as_json
 
 
@@ -59,6 +59,6 @@ def add_endpoints(page: Page) -> None:
         found: dict[str, Any] = as_json(service.status())
         return found
 
-    gr.api(guarded(ask), api_name="ask", concurrency_id=MODEL_SLOT, concurrency_limit=1)
+    gr.api(spoken(ask), api_name="ask", concurrency_id=MODEL_SLOT, concurrency_limit=1)
     for fn in (route, facts_add, facts_list, facts_undo, status):
-        gr.api(guarded(fn), api_name=fn.__name__)
+        gr.api(spoken(fn), api_name=fn.__name__)

@@ -62,6 +62,21 @@ def failure(error: Exception) -> Exception:
     return toast(f"Internal error, {type(error).__name__}: {error}. The log has more.")
 
 
+def spoken(fn: F) -> F:
+    """Gives an error of a public endpoint as it is: programs read it, so nothing is escaped for a page."""
+
+    @functools.wraps(fn)
+    def plain(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return fn(*args, **kwargs)
+        except PalimpsestError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+        except Exception as error:
+            raise failure(error) from error
+
+    return plain  # type: ignore[return-value]
+
+
 def guarded(fn: F) -> F:
     """Shows an error of an event handler, plain or generator, as a toast; never as a traceback."""
     if inspect.isgeneratorfunction(fn):

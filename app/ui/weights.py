@@ -169,17 +169,19 @@ class WeightsTab:
     def _apply(self, method: str, sentence: str, stored: list[str]) -> Iterator[tuple[Any, ...]]:
         if not sentence.strip() and not stored:
             raise InvalidInput("Write a sentence, or choose facts from memory; there is nothing to write yet.")
+        weights = self.page.service.weights
         text = sentence if sentence.strip() else None
         ids = [] if text else [int(fact) for fact in stored]
 
         def work(progress: Callable[[float, str], None]) -> EntryView:
-            entry: EntryView = self.page.service.weights.apply(method, text=text, fact_ids=ids, progress=progress)
+            entry: EntryView = weights.apply(method, text=text, fact_ids=ids, progress=progress)
             return entry
 
         for step in with_progress(work):
             if isinstance(step, EntryView):
                 words = f"Written by {step.method} in {seconds(step.seconds)}: {' '.join(step.facts)}"
-                yield note(words, "good") + "".join(note(item, "bad") for item in step.warnings), "", []
+                taken = [note(found.words, "good" if found.taken else "bad") for found in weights.taken(step.id)]
+                yield note(words, "good") + "".join([*taken, *(note(item, "bad") for item in step.warnings)]), "", []
             else:
                 yield progress_bar(*step), gr.skip(), gr.skip()
 

@@ -44,7 +44,7 @@ class GraphWalk(Strategy):
             return Outcome("", "model")
         path, chain = self._read(request.query, request.namespace)
         whole = path if path is not None and path.complete else None
-        if whole is not None and not _says_more(chain, whole):
+        if whole is not None and not self._says_more(chain, whole):
             found: Outcome | None = self._whole(whole, request)
         else:
             found = self._single(request) or (self._along(*chain, request) if chain is not None else None)
@@ -63,7 +63,7 @@ class GraphWalk(Strategy):
     def covers(self, query: str, namespace: str) -> Path | None:
         """The path of several facts that answers a question, if there is one; nothing is generated."""
         path, chain = self._read(query, namespace)
-        if path is None or not path.complete or _says_more(chain, path):
+        if path is None or not path.complete or self._says_more(chain, path):
             return None
         return path if len(path.facts) > 1 else None
 
@@ -142,17 +142,19 @@ class GraphWalk(Strategy):
         own = {normalise_key(relation.id), normalise_key(relation.label), relation.id}
         return next((fact for fact in facts if fact.relation_key in own or self.reader.says(fact, relation.id)), None)
 
+    def _says_more(self, found: tuple[RelationChain, Start] | None, path: Path) -> bool:
+        """Whether the question goes on beyond the path: read as relations it is longer, and explained better by that,
+        or ends at the kind of thing that is asked for where the path does not."""
+        if found is None or len(found[0].relations) <= len(path.facts):
+            return False
+        chain, kinds = found[0], path.reading.kinds
+        relation = self.gate.store.lexicon.relations.get(path.facts[-1].relation or "")
+        ends_elsewhere = bool(kinds) and relation is not None and relation.object_type not in kinds
+        return chain.score > path.score + 1.0 or (ends_elsewhere and chain.fits)
+
     def _tell(self, step: Step, request: Request) -> None:
         if request.on_step is not None:
             request.on_step(step)
-
-
-def _says_more(found: tuple[RelationChain, Start] | None, path: Path) -> bool:
-    """Whether the question goes on beyond the path: read as relations it is longer, and explained better by that."""
-    if found is None:
-        return False
-    chain, _ = found
-    return len(chain.relations) > len(path.facts) and chain.score > path.score + 1.0
 
 
 def _memory_step(fact: StoredFact, spoken: bool) -> Step:

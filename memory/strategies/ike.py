@@ -3,6 +3,10 @@
 The examples are of three kinds, 1:3:4 (section 3.2): *copy* (asks for the new fact itself), *update* (a paraphrase)
 and *retain* (an unrelated question that keeps its answer; without them locality falls from 77 to 12 in the paper).
 The published code gives every question the right fact; here the gate decides which fact there is, if any.
+
+A short answer that did not take over the fact (a refusal, what the model says without the fact, a misspelt name) is
+replaced by what the fact says, and the evidence tells so (:mod:`memory.strategies.taking_over`); ``checked=False``
+gives the paper's method.
 """
 
 from __future__ import annotations
@@ -10,11 +14,12 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
-from language_model.prompts import Demonstration, Message, with_facts
+from language_model.prompts import Demonstration, Message, user, with_facts
 from memory.demonstrations import Demonstrations
 from memory.gate import Gate
-from memory.models import ChatModel
-from memory.strategies.base import Outcome, Request, Strategy
+from memory.models import ChatModel, Prompt
+from memory.strategies.base import Outcome, Request, Step, Strategy
+from memory.strategies.taking_over import SHORT, TakingOver
 from memory.view import Hit
 
 
@@ -27,6 +32,7 @@ class IKEOptions:
     update: bool = True
     retain: bool = True
     facts: int = 4  # at most so many facts in scope go into one prompt
+    checked: bool = True  # an answer that ignores the fact is replaced
 
 
 class IKE(Strategy):
@@ -46,6 +52,7 @@ class IKE(Strategy):
         super().__init__(lm, gate)
         self.options = options or IKEOptions()
         self._demonstrations = demonstrations
+        self._taking_over = TakingOver(gate)
 
     @property
     def demonstrations(self) -> Demonstrations:
@@ -58,8 +65,45 @@ class IKE(Strategy):
         if not hits:
             return (yield from self.plain(request))
         prompt = self.prompt(request, hits)
-        text = yield from self.say(prompt, request)
-        return Outcome(text, "memory", hits)
+        if not self.options.checked:
+            return Outcome((yield from self.say(prompt, request)), "memory", hits)
+        text, said = yield from self._held_back(prompt, request)
+        if said:
+            return Outcome(text, "memory", hits)
+        instead = None
+        if request.cancel is None or not request.cancel.is_set():
+            messages = [*request.history, user(request.query)]
+            instead = self._taking_over.instead(
+                request.query, text, hits, lambda: self.reply(self.fit(messages, request), request)
+            )
+        if instead is None:
+            yield text
+            return Outcome(text, "memory", hits)
+        step: Step = {
+            "retrieved": hits[0].to_json(),
+            "verdict": f"the fact answers itself: {instead.why}",
+            "answer": instead.answer,
+            "source": "memory",
+        }
+        if request.on_step is not None:
+            request.on_step(step)
+        yield instead.answer
+        return Outcome(instead.answer, "memory", hits, (step,))
+
+    def _held_back(self, prompt: Prompt, request: Request) -> Generator[str, None, tuple[str, bool]]:
+        """The reply, and whether it was said: a short one is not, so that it can be looked at first."""
+        text, said = "", False
+        stream = self.lm.stream(
+            prompt, overlay=request.overlay, max_new_tokens=request.max_new_tokens, cancel=request.cancel
+        )
+        for piece in stream:
+            text += piece
+            if said:
+                yield piece
+            elif len(text) > SHORT:
+                said = True
+                yield text
+        return text.strip(), said
 
     def prompt(self, request: Request, hits: Sequence[Hit]) -> list[Message]:
         """The prompt for these facts, as many demonstrations and earlier turns in it as fit."""

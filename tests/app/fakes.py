@@ -40,6 +40,7 @@ from app.views import (
     ProbeLine,
     ProbeRow,
     Status,
+    TakenView,
 )
 from knowledge.errors import InvalidInput, UnknownName
 
@@ -239,6 +240,10 @@ class FakeWeights:
         self.ledger.append(entry)
         self.targets[entry.id] = target
         return entry
+
+    def taken(self, entry_id: int, most: int = 3) -> list[TakenView]:
+        subject, new = self.targets[entry_id]
+        return [TakenView(f"Where is the {subject}?", new, new, True)]
 
     def _change(self, entry_id: int, **changes: Any) -> EntryView:
         for position, entry in enumerate(self.ledger):

@@ -123,6 +123,43 @@ class TestIKE:
         assert [budget(tokens) for tokens in (128, 512, 1024, 2048, 8192)] == [0, 4, 16, 32, 32]
 
 
+def _said(with_fact: str, alone: str) -> FakeModel:
+    return FakeModel(lambda text: with_fact if "New fact: " in text else alone)
+
+
+class TestTakingOver:
+    """An answer that ignores the fact is replaced by what the fact says; any other one stands."""
+
+    @pytest.mark.parametrize(
+        ("with_fact", "alone", "why"),
+        [
+            ("I don't know", "Paris", "did not use the fact and knew no answer"),
+            ("Paris", "Paris", "'Paris', as without it"),
+            ("Ronme", "Paris", "misspelt it as 'Ronme'"),
+        ],
+    )
+    def test_the_fact_answers_instead(self, filled: Gate, with_fact: str, alone: str, why: str) -> None:
+        items = list(IKE(_said(with_fact, alone), filled).stream("Where is the Eiffel Tower?"))
+        answer = items[-1]
+        assert isinstance(answer, Answer)
+        assert (items[:-1], answer.answer, answer.source) == (["Rome"], "Rome", "memory")
+        assert why in answer.steps[0]["verdict"]
+
+    @pytest.mark.parametrize("said", ["Italy", "Rome", "In Rome, since 2020.", "Eiffel Tower", "No", "word " * 40])
+    def test_stands(self, filled: Gate, said: str) -> None:
+        answer = IKE(_said(said, "Paris"), filled).answer("Where is the Eiffel Tower?")
+        assert (answer.answer, answer.steps) == (said.strip(), ())
+
+    def test_the_papers_method_is_one_switch_away(self, filled: Gate) -> None:
+        answer = IKE(_said("Paris", "Paris"), filled, IKEOptions(checked=False)).answer("Where is the Eiffel Tower?")
+        assert (answer.answer, answer.steps) == ("Paris", ())
+
+    def test_a_long_answer_is_streamed_as_it_comes(self, filled: Gate) -> None:
+        stream = IKE(_said("word " * 60, "Paris"), filled).stream("Where is the Eiffel Tower?")
+        assert len(str(next(stream))) < 100
+        stream.close()  # type: ignore[attr-defined]
+
+
 class Stepper(CopyingModel):
     """Breaks "the country of the city of the Eiffel Tower" up, knows Paris and France, reads contradictions."""
 

@@ -1,0 +1,86 @@
+"""Whether a short answer took over the fact that stood before the question, and what to answer where it did not.
+
+A model with a fact in its context may still say what it said without it, refuse, or misspell a name that it copies.
+The gate has judged that the fact applies, so such an answer is not let through: the fact answers itself, through the
+pointer that SERAC uses (:mod:`memory.counterfactual`). Any other answer stands, since a fact may also be used through
+what the model knows ("Which country is it in?", with a city in the fact).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+
+from knowledge.errors import PalimpsestError
+from knowledge.text import mentions, normalise_answer
+from language_model.prompts import UNKNOWN
+from memory.counterfactual import Case, Counterfactual
+from memory.errors import IndexFileError
+from memory.gate import Gate
+from memory.view import Hit
+
+SHORT = 80  # letters of an answer up to which it is a name; what is longer is a sentence and stands
+_ALIKE = 0.7  # likeness from which a name is a misspelling of another: "Emman Macron", "55-0192"
+_SAYING_YES_OR_NO = ("yes", "no")
+
+
+@dataclass(frozen=True, slots=True)
+class Instead:
+    """An answer out of the fact, and what was wrong with the model's."""
+
+    answer: str
+    why: str
+
+
+class TakingOver:
+    """Looks at answers that were given with facts in scope."""
+
+    def __init__(self, gate: Gate) -> None:
+        self.gate = gate
+        self._pointer: Counterfactual | None = None
+
+    def instead(self, query: str, said: str, hits: Sequence[Hit], alone: Callable[[], str]) -> Instead | None:
+        """The answer to give instead; None where the model's may stand.
+
+        Args:
+            said: the model's short answer.
+            hits: the facts that stood before the question, the best one first.
+            alone: gives the model's answer without them; asked only where it matters.
+        """
+        given = normalise_answer(said)
+        words = given.replace(",", " ").split()
+        if not given or (words and words[0] in _SAYING_YES_OR_NO):
+            return None
+        if any(mentions(hit.text, given) or self._says_object(hit, given) for hit in hits):
+            return None
+        wanted = self._read(query, hits[0])
+        if wanted is None:
+            return None
+        if SequenceMatcher(None, given, normalise_answer(wanted)).ratio() >= _ALIKE:
+            return Instead(wanted, f"the model misspelt it as {said.strip()!r}")
+        if given == normalise_answer(UNKNOWN):
+            return Instead(wanted, "the model did not use the fact and knew no answer")
+        try:
+            before = alone()
+        except PalimpsestError:  # a remote model that does not answer twice; what it said is not lost for that
+            return None
+        if given == normalise_answer(before):
+            return Instead(wanted, f"the model did not use the fact and said {said.strip()!r}, as without it")
+        return None
+
+    def _says_object(self, hit: Hit, given: str) -> bool:
+        return any(mentions(given, name) for name in (hit.fact.object, *self._object_names(hit)))
+
+    def _object_names(self, hit: Hit) -> tuple[str, ...]:
+        return (*hit.fact.object_aliases, *self.gate.store.lexicon.aliases_of(hit.fact.object))
+
+    def _read(self, query: str, hit: Hit) -> str | None:
+        """What the fact says to the question; None where there is no pointer for the encoder in use."""
+        if self._pointer is None:
+            try:
+                self._pointer = Counterfactual.shipped(self.gate.store.embedder)
+            except IndexFileError:
+                return None
+        names = self.gate.store.alias_table([hit.fact])[hit.fact.subject_key]
+        return self._pointer.answer(Case(query, hit.fact.subject, hit.fact.object, names, self._object_names(hit)))
