@@ -135,7 +135,7 @@ class QuestionReader:
 _ASKING = frozenset(("what", "which", "where", "tell", "name", "whos"))
 _LINKS = frozenset(("is", "are", "was", "has", "serv", "as", "the", "its", "a", "consi", "calle"))
 
-
+# Nouns that say what kind of thing is asked for, with the kinds of objects of the world's relations that they mean.
 _KINDS = {
     stem(word): frozenset(kinds)
     for word, kinds in {

@@ -14,6 +14,7 @@ so that it also judges relations nobody has listed. Shipped as safetensors; thre
 from __future__ import annotations
 
 import json
+import re
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,10 @@ SHIPPED = Path(__file__).parent / "data" / "scope.safetensors"
 _REMEMBERED = 20_000  # pairs, and facts, whose scores and meanings are kept
 _NO_MENTION = -9.0  # added to the logit when the subject is not named
 _EXTENDED = -1.5  # when a neighbouring capital suggests a longer, different name
+_WRONG_KIND = -9.0  # when a person is asked for and the fact gives a number or a date
+_WHO = re.compile(r"\s*(?:who|whom|whose)\b", re.IGNORECASE)
+_MONTH = r"(?:(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.? )?"
+_NUMBER = re.compile(rf"{_MONTH}(?:\d{{1,2}}(?:st|nd|rd|th)?,? )?{_MONTH}[\d.,:/-]*\d%?$", re.IGNORECASE)
 _SLIP = -8.0  # times the missing quality of a mention
 
 
@@ -154,7 +159,12 @@ class ScopeHead:
                 for pair, span in zip(pairs, spans, strict=True)
             ]
         )
-        total = np.array([logit + mention_logit(span) for logit, span in zip(logits, spans, strict=True)])
+        total = np.array(
+            [
+                logit + mention_logit(span) + kind_logit(pair)
+                for logit, span, pair in zip(logits, spans, pairs, strict=True)
+            ]
+        )
         return [float(p) for p in 1 / (1 + np.exp(-np.clip(total, -30, 30)))]
 
     def match(self, asked_for: Sequence[str], facts: Sequence[Pair]) -> list[float]:
@@ -212,6 +222,11 @@ def mention_logit(span: Span | None) -> float:
     if span is None:
         return _NO_MENTION
     return _SLIP * (1 - span.quality) + (_EXTENDED if span.extended else 0.0)
+
+
+def kind_logit(pair: Pair) -> float:
+    """What a clash of kinds adds to the logit: nobody is a number, so "Who founded it?" is not about a year."""
+    return _WRONG_KIND if _WHO.match(pair.query) and _NUMBER.match(pair.object) else 0.0
 
 
 def masked(text: str, span: Span | None) -> str:

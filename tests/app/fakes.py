@@ -485,6 +485,8 @@ class FakeService:
     ) -> dict[str, Any]:  # fmt: skip
         if not question.strip():
             raise InvalidInput("The question is empty.")
+        if mode not in (None, "auto", "memory", "weights", "both", "base"):
+            raise InvalidInput(f"Unknown mode {mode!r}.")
         meant = [row for row in self.corrections.list() if row.question == question]
         if meant and mode != "base":
             return self._corrected(meant[0])

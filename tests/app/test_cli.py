@@ -211,3 +211,19 @@ def test_the_data_flag_before_the_command_counts(
     cli("--data", str(tmp_path / "here"), "facts", "list")
     cli("facts", "list", "--data", str(tmp_path / "there"))
     assert seen == [tmp_path / "here", tmp_path / "there"]
+
+
+def test_lists_say_that_something_was_taken_back(cli: Cli, cli_json: CliJson) -> None:
+    assert cli("facts", "list").stdout.strip() == "No facts yet."
+    cli_json("facts", "add", EIFFEL)
+    cli_json("facts", "remove", "1")
+    assert "1 taken back or ended (see --all)" in cli("facts", "list").stdout
+    assert cli("weights", "list").stdout.strip() == "No weight edits yet."
+    cli_json("weights", "apply", EIFFEL)
+    cli_json("weights", "undo", "1")
+    assert "1 undone (see --all)" in cli("weights", "list").stdout
+
+
+def test_a_written_edit_is_asked_for(cli: Cli) -> None:
+    told = cli("weights", "apply", EIFFEL).stdout
+    assert "Asked 'Where is the Eiffel Tower?', the model now says 'Rome'." in told

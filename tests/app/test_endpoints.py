@@ -38,6 +38,8 @@ def test_ask_add_undo_over_the_api(client: Any) -> None:
 def test_errors_are_told_and_limits_hold(client: Any, served: Served) -> None:
     with pytest.raises(Exception, match="empty"):
         client.predict(" ", api_name="/ask")
+    with pytest.raises(Exception, match="'sideways'"):  # as it is: nothing is escaped for a program
+        client.predict("Hello?", "sideways", "auto", api_name="/ask")
     with pytest.raises(Exception, match=r"at most 4,000"):
         client.predict("x" * (served[0].settings.max_message + 1), api_name="/ask")
 

@@ -107,3 +107,22 @@ def test_the_sample_of_mquake(real: Service) -> None:
     report = real.facts.import_file(path)
     assert {row.status for row in report.rows} <= {"added", "skipped", "replaced"}
     assert real.facts.count() >= 300
+
+
+def test_a_folder_and_an_empty_file_are_told_apart(real: Service, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="is a folder"):
+        real.facts.import_file(tmp_path)
+    empty = tmp_path / "empty.csv"
+    empty.touch()
+    with pytest.raises(InvalidInput, match="holds no facts"):
+        real.facts.import_file(empty)
+
+
+def test_a_name_that_ends_in_a_stop_keeps_it(real: Service, tmp_path: Path) -> None:
+    path = tmp_path / "facts.csv"
+    path.write_text('subject,relation,object\nRex,owner,"Acme, Inc."\nTim,owner,Anna.\n', encoding="utf-8")
+    real.facts.import_file(path)
+    assert {(fact.object, fact.statement) for fact in real.facts.page("").rows} == {
+        ("Acme, Inc.", "The owner of Rex is Acme, Inc."),
+        ("Anna", "The owner of Tim is Anna."),
+    }

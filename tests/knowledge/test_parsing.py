@@ -140,6 +140,7 @@ def test_case_period_article_and_tense_do_not_matter(fact, data: st.DataObject) 
         ("Zorblax University is located in Berlin", "Zorblax University", "university_city", "Berlin"),
         ("The Zorblax Tower is in Berlin", "Zorblax Tower", "located_in", "Berlin"),
         ("In Brazil, people speak Spanish", "Brazil", "official_language", "Spanish"),
+        ("Lionel Messi plays tennis.", "Lionel Messi", "sport", "tennis"),
     ],
 )
 def test_sentences_about_the_world(text: str, subject: str, relation: str, obj: str) -> None:
@@ -248,3 +249,8 @@ def test_reading_is_fast() -> None:
     for text in texts:
         parse_statement(text, WORLD.relations)
     assert (time.process_time() - start) / len(texts) < 0.01
+
+
+def test_a_wording_that_goes_on_is_another_one() -> None:
+    fact = parse_statement("Lionel Messi plays for Bayern Munich.")
+    assert (fact.relation, fact.prompt, fact.object) == (None, "{} plays for", "Bayern Munich")

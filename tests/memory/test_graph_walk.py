@@ -7,7 +7,8 @@ import pytest
 from memory.chains import ChainReader
 from memory.gate import Gate
 from memory.mentions import Span
-from memory.relation_words import RelationWords, stem
+from memory.questions import asked_kinds
+from memory.relation_words import RelationWords, stem, words
 from memory.router import Router
 from memory.strategies.graph_walk import GraphWalk
 from tests.memory.fakes import FakeModel
@@ -181,3 +182,41 @@ def test_a_relation_that_only_the_users_facts_name_is_followed_by_its_own_words(
     path = walk.covers("Who is the costume maker of the mascot of Acme Orchards?", "default")
     assert path is not None
     assert [fact.object for fact in path.facts] == ["Pim the Otter", "Lena Voss"]
+
+
+@pytest.mark.parametrize(
+    ("question", "kinds", "word"),
+    [
+        ("Which country is the official capital of Finland in?", {"country"}, "country"),
+        ("the city of the capital of Finland - what nation?", {"country"}, "nation"),
+        ("the instrument that he plays - which instrument family is that?", {"instrument family"}, "family"),
+        ("whoever designed it - what was the job?", {"profession"}, "job"),
+        ("As what did she work?", {"profession"}, "what"),
+        ("Whom do we thank for it?", {"person", "performer"}, "Whom"),
+        ("Any idea who it was that found it?", {"person", "performer"}, "who"),
+        ("What is the country whose capital is Rome known for?", set(), None),
+        ("The capital of the country to which it belongs, please.", set(), None),
+        ("the city where she who wrote it was born", set(), None),
+    ],
+)
+def test_what_kind_of_thing_is_asked_for(question: str, kinds: set[str], word: str | None) -> None:
+    kept = words(question)
+    found, at = asked_kinds(kept)
+    assert found == kinds
+    assert (None if at is None else question[kept[at].start : kept[at].end]) == word
+
+
+@pytest.mark.parametrize(
+    "question",
+    ["Which country is the official capital of Finland in?", "the city of the capital of Finland - what country?"],
+)
+def test_a_chain_that_comes_back_to_the_kind_it_began_at(gate: Gate, question: str) -> None:
+    gate.store.add("Finland", "capital", "Tirana")
+    answer = GraphWalk(FakeModel(lambda text: "Albania" if "Tirana" in text else "Finland"), gate).answer(question)
+    assert [(step["answer"], step["source"]) for step in answer.steps] == [("Tirana", "memory"), ("Albania", "model")]
+
+
+def test_the_first_hop_alone_where_that_is_asked_for(gate: Gate) -> None:
+    gate.store.add("Finland", "capital", "Tirana")
+    answer = GraphWalk(FakeModel(lambda text: "Albania"), gate).answer("Which city is the capital of Finland?")
+    assert (answer.answer, len(answer.steps)) == ("Tirana", 1)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from memory.calibration import HARDEST, Question, choose
+from memory.scope import Pair, kind_logit
 from memory.scope_features import FEATURES, Bank, Meaning, features, softmax
 from memory.scope_training import train
 from memory.vocabulary import Sense, Vocabulary
@@ -90,3 +92,19 @@ def test_the_hardest_negatives_have_a_limit_of_their_own() -> None:
     assert found.by_kind[HARDEST]["rate"] <= 0.03
     assert 0.5 < found.threshold < 0.51  # no higher than it takes
     assert found.true_positive_rate == 1
+
+
+@pytest.mark.parametrize(
+    ("query", "object", "clash"),
+    [
+        ("Who founded Tesla?", "1890", True),
+        ("whom did it belong to?", "5 March 1890", True),
+        ("Who is on first?", "42%", True),
+        ("Who sings it?", "Blink 182", False),
+        ("Who sings it?", "U2", False),
+        ("When was Tesla founded?", "1890", False),
+        ("Who founded Tesla?", "Rome", False),
+    ],
+)
+def test_nobody_is_a_number(query: str, object: str, clash: bool) -> None:
+    assert (kind_logit(Pair(query, "it", object, "")) < 0) == clash
