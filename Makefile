@@ -56,10 +56,11 @@ train: $(VENV)/.run ## train the bundled model again (about 110 minutes on 2 cor
 report: $(VENV)/.run ## measure the bundled model: the table of its card
 	$(BIN)/python -m app train bundled --report
 
-bench: $(VENV)/.run ## measure memory, gate, chains and SERAC: the tables of docs/results.md (tens of minutes)
+bench: $(VENV)/.run ## measure memory, gate, chains, answers and SERAC: the tables of docs/results.md (tens of minutes)
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.gate --world 400
 	$(BIN)/python -m benchmarks.multihop
+	$(BIN)/python -m benchmarks.answers
 	$(BIN)/python -m benchmarks.serac
 
 docker: ## build and start the container, data kept in the volume "palimpsest"

@@ -132,11 +132,11 @@ def draw(
     from memory.writing import Draft
 
     rng = random.Random(seed)
-    chosen = _choose(world, facts, rng)
+    chosen = choose_facts(world, facts, rng)
     with FactStore("sqlite://", embedder, lexicon=Lexicon.of(world)) as store:
         drafts = [Draft(store.lexicon.word(fact.subject, fact.relation, new)) for fact, new in chosen]
         ids = [written.fact_id for written in store.add_many(drafts)]
-        questions = _questions(world, dict(zip((fact for fact, _ in chosen), ids, strict=True)), rng)
+        questions = ask_about(world, dict(zip((fact for fact, _ in chosen), ids, strict=True)), rng)
         return questions, measure(Gate(store, head, threshold=0.0), questions, progress)
 
 
@@ -199,7 +199,7 @@ def rates(questions: Sequence[Question], scores: Sequence[float], threshold: flo
     )
 
 
-def _choose(world: World, number: int, rng: random.Random) -> list[tuple[Fact, str]]:
+def choose_facts(world: World, number: int, rng: random.Random) -> list[tuple[Fact, str]]:
     """Facts of the world, each with another object of its relation."""
     relations = [name for name, rows in world.by_relation.items() if len(rows) >= 10]
     chosen: dict[Fact, str] = {}
@@ -212,7 +212,12 @@ def _choose(world: World, number: int, rng: random.Random) -> list[tuple[Fact, s
     return list(chosen.items())
 
 
-def _questions(world: World, stored: dict[Fact, int], rng: random.Random) -> list[Question]:
+def ask_about(world: World, stored: dict[Fact, int], rng: random.Random) -> list[Question]:
+    """Questions in held-out wordings: one that each stored fact answers, and three beside it that none does.
+
+    Args:
+        stored: facts of the world whose objects were changed, with the ids of the changed ones.
+    """
     taken = {(fact.subject, fact.relation) for fact in stored}
     questions: list[Question] = []
 
