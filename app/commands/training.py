@@ -84,6 +84,25 @@ def _steps(json_: bool) -> Callable[[str, int, int], None]:
     return lambda what, done, total: tell(done / max(1, total), what)
 
 
+@app.command("average")
+@command
+def average(
+    parts: Annotated[list[str], typer.Argument(help="Folders of models with their weights: runs/a/model=.4 ...")],
+    output: Annotated[Path, typer.Option(help="Folder to write the mean to.")],
+) -> None:
+    """Write the weighted mean of models of one training, which is often better than each."""
+    from language_model.bundled.averaging import average as mean
+
+    weights: dict[Path, float] = {}
+    for part in parts:
+        folder, _, weight = part.rpartition("=")
+        try:
+            weights[Path(folder or part)] = float(weight) if folder else 1.0
+        except ValueError:
+            raise InvalidInput(f"{part!r} is not a folder and a weight, as in runs/a/model=.4.") from None
+    typer.echo(f"The mean of {len(weights)} models is in {mean(weights, output)}.")
+
+
 @app.command("gate")
 @command
 def gate(

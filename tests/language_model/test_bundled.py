@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from knowledge.errors import InvalidInput
 from knowledge.world import World, load_world, roundabout
 from language_model.bundled import context, copying, names, recall, tokenizer, train
+from language_model.bundled.averaging import average
 from language_model.bundled.corpus import MIX, Corpus
 from language_model.bundled.draw import Draw
 from language_model.bundled.report import unseen_names
@@ -194,3 +195,30 @@ def test_questions_and_stated_facts_carry_the_number_of_their_relation(tiny: Non
                 assert relation in {trainer.maker.numbers[of] for of in told}, said
                 seen += 1
     assert seen > 200
+
+
+def test_the_mean_of_two_models(tmp_path: Path) -> None:
+    for name, value in (("a", 1.0), ("b", 4.0)):
+        (tmp_path / name).mkdir()
+        save_file({"w": torch.full((2,), value, dtype=torch.bfloat16)}, tmp_path / name / "model.safetensors")
+        (tmp_path / name / "tokenizer.json").write_text("{}")
+    out = average({tmp_path / "a": 1.0, tmp_path / "b": 3.0}, tmp_path / "mean")
+    mean = load_file(out / "model.safetensors")["w"]
+    assert mean.dtype == torch.bfloat16
+    assert mean.tolist() == [3.25, 3.25]
+    assert (out / "tokenizer.json").read_text() == "{}"
+
+
+def test_models_that_have_no_mean(tmp_path: Path) -> None:
+    for name, size in (("a", 2), ("b", 3), ("c", 2)):
+        (tmp_path / name).mkdir()
+        save_file({"w": torch.zeros(size)}, tmp_path / name / "model.safetensors")
+    (tmp_path / "c" / "tokenizer.json").write_text("{}")
+    with pytest.raises(InvalidInput, match="two models or more"):
+        average({tmp_path / "a": 1.0}, tmp_path / "mean")
+    with pytest.raises(InvalidInput, match="other parts or shapes"):
+        average({tmp_path / "a": 1.0, tmp_path / "b": 1.0}, tmp_path / "mean")
+    with pytest.raises(InvalidInput, match="another tokenizer"):
+        average({tmp_path / "a": 1.0, tmp_path / "c": 1.0}, tmp_path / "mean")
+    with pytest.raises(InvalidInput, match="There is no model"):
+        average({tmp_path / "nowhere": 1.0, tmp_path / "a": 1.0}, tmp_path / "mean")
