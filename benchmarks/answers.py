@@ -25,6 +25,7 @@ from memory.embedder import load_embedder
 from memory.gate import Gate
 from memory.lexicon import Lexicon
 from memory.registry import get_strategy
+from memory.router import Router
 from memory.store import FactStore
 from memory.strategies.base import Strategy
 from memory.strategies.ike import IKE, IKEOptions
@@ -33,19 +34,22 @@ from memory.writing import Draft
 SEED = 30  # other facts than those of the gate's threshold and of its benchmark
 
 
-def strategies(names: Sequence[str], lm: LanguageModel, gate: Gate) -> list[tuple[str, Strategy]]:
-    """The strategies by name; IKE twice, as published and with its short answers checked."""
-    out: list[tuple[str, Strategy]] = []
+def strategies(names: Sequence[str], lm: LanguageModel, gate: Gate) -> list[tuple[str, Strategy | Router]]:
+    """The strategies by name, IKE twice, as published and with its short answers checked; and the router's choice."""
+    out: list[tuple[str, Strategy | Router]] = []
     for name in names:
         if name == "ike":
             out.append(("IKE, as published", IKE(lm, gate, IKEOptions(checked=False))))
         strategy = get_strategy(name, lm, gate)
         out.append(("IKE, its answers checked" if name == "ike" else strategy.title.partition(":")[0], strategy))
-    return out
+    return [*out, ("the router's choice, as in the chat", Router(lm, gate))]
 
 
 def measure(
-    strategy: Strategy, questions: Sequence[Question], wanted: dict[int, tuple[str, ...]], before: Sequence[str]
+    strategy: Strategy | Router,
+    questions: Sequence[Question],
+    wanted: dict[int, tuple[str, ...]],
+    before: Sequence[str],
 ) -> list[Any]:
     """One row: edits that show, other answers that stay, by kind and together, and milliseconds an answer."""
     shown: list[bool] = []

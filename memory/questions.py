@@ -49,6 +49,12 @@ class Reading:
     kind_word: int | None = None  # number of the noun that says so
 
     @property
+    def named_kinds(self) -> frozenset[str]:
+        """The kinds that a noun of the question names ("which country"); empty for "who" and "where"."""
+        noun = self.kind_word is not None and self.words[self.kind_word].stem not in OPENINGS
+        return self.kinds if noun else frozenset()
+
+    @property
     def stems(self) -> list[str]:
         return [word.stem for word in self.words]
 
@@ -169,7 +175,7 @@ _KINDS = {
 }
 _PERSON = frozenset(("person", "performer"))
 _PLACE = frozenset(("city", "country", "continent", "body of water", "university"))
-_OPENINGS = {stem("who"): _PERSON, stem("whom"): _PERSON, stem("where"): _PLACE}
+OPENINGS = {stem("who"): _PERSON, stem("whom"): _PERSON, stem("where"): _PLACE}
 _BEFORE_OPENINGS = frozenset(stem(word) for word in ("me", "idea", "know", "with", "to", "by", "from", "and"))
 
 
@@ -209,8 +215,8 @@ def asked_kinds(kept: Sequence[Word]) -> tuple[frozenset[str], int | None]:
         if noun < len(kept) and kept[noun].stem in _KINDS:
             return _KINDS[kept[noun].stem], noun
     for at, word in enumerate(kept):
-        if word.stem in _OPENINGS and (at == 0 or kept[at - 1].stem in _BEFORE_OPENINGS):
-            return _OPENINGS[word.stem], at
+        if word.stem in OPENINGS and (at == 0 or kept[at - 1].stem in _BEFORE_OPENINGS):
+            return OPENINGS[word.stem], at
     return frozenset(), None
 
 

@@ -28,6 +28,7 @@ _SPOKEN = 0.8  # log ratio from which a word counts as saying a relation; a chai
 _NAMED = 1.5  # log ratio of "country" in "which country" for whatever relation ends at a country
 _WRONG_KIND = 6.0  # cost of ending at another kind of thing than the question asks for
 _OWN = 0.5  # by which the last hop explains some word better than those before it
+_IMPLIED = 2  # relations that a question may leave unsaid
 ENOUGH = 3.0  # score from which a chain is believed
 
 
@@ -95,6 +96,34 @@ def read_relations(reading: Reading, relations: Mapping[str, Relation], evidence
         if found.score >= ENOUGH and (best is None or found.score > best.score):
             best = found
     return best
+
+
+def implied(reading: Reading, first: Relation, relations: Mapping[str, Relation]) -> RelationChain | None:
+    """A relation, and from its end the only shortest way to the kind of thing that the question names.
+
+    "Which country is the Eiffel Tower in?" says no relation of a tower; with a fact about its city it means the
+    city's country. None where the entity has a relation of its own that ends there (a person's citizenship), where
+    there are several ways, or where the question names no kind.
+    """
+    wanted = reading.named_kinds
+    world, known = load_world(), tuple(relations.values())
+    tables = world.types_of(world.canonical(reading.start.name) or reading.start.name)
+    kinds = {kind.replace("_", " ") for kind in tables} | {first.subject_type}
+    if not wanted or any(r.subject_type in kinds and r.object_type in wanted for r in known):
+        return None
+    ways: list[tuple[Relation, ...]] = [(first,)]
+    for _ in range(_IMPLIED):
+        ways = [
+            (*way, relation)
+            for way in ways
+            for relation in known
+            if relation.subject_type in _AS_SUBJECT.get(way[-1].object_type, (way[-1].object_type,))
+            and relation not in way
+        ]
+        ends = [way for way in ways if way[-1].object_type in wanted]
+        if ends:
+            return RelationChain(ends[0], ENOUGH) if len(ends) == 1 else None
+    return None
 
 
 def _asked_for(rows: Floats, known: list[Relation], reading: Reading) -> Floats:

@@ -139,6 +139,8 @@ class Router:
                 return "graph_walk", f"memory holds all {len(path.facts)} hops of the question", True
             if chain and walk.reads(query, namespace):
                 return "graph_walk", "the question has several hops that can be followed one by one", False
+        if isinstance(walk, GraphWalk) and walk.goes_on(query, namespace):
+            return "graph_walk", "the question asks for what lies beyond a stored fact", False
         if chain and not verdict.in_scope:
             return "mello", "the question has several hops that only the model can tell apart", False
         return None

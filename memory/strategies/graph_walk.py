@@ -18,8 +18,9 @@ from language_model.prompts import UNKNOWN, user
 from memory.chains import ChainReader, Path
 from memory.gate import Gate
 from memory.models import ChatModel
-from memory.questions import Start, looks_like_chain
-from memory.relation_chains import RelationChain, read_relations
+from memory.questions import Start, asked_kinds, looks_like_chain
+from memory.relation_chains import RelationChain, implied, read_relations
+from memory.relation_words import words
 from memory.schema import StoredFact
 from memory.strategies.base import Outcome, Request, Step, Strategy
 from memory.view import Hit
@@ -72,6 +73,17 @@ class GraphWalk(Strategy):
         _, chain = self._read(query, namespace)
         return chain is not None and len(chain[0].relations) > 1
 
+    def goes_on(self, query: str, namespace: str) -> bool:
+        """Whether the question names a kind of thing that lies beyond a fact in memory: the country of a new city."""
+        if not asked_kinds(words(query))[0]:
+            return False
+        path, chain = self._read(query, namespace)
+        if chain is None or len(chain[0].relations) < 2 or not chain[0].fits:
+            return False
+        if path is not None and path.complete and not self._says_more(chain, path):
+            return False
+        return self._known(chain[1].key, chain[0].relations[0], namespace) is not None
+
     def _read(self, query: str, namespace: str) -> tuple[Path | None, tuple[RelationChain, Start] | None]:
         """The question as a path and as relations; remembered, since the router asks first and the answer after."""
         self.gate.store.sync.refresh()
@@ -105,7 +117,23 @@ class GraphWalk(Strategy):
             chain = read_relations(reading, self.gate.store.lexicon.relations, evidence)
             if chain is not None and reading.strangers == 0:
                 found.append((chain, start))
-        return max(found, key=lambda pair: pair[0].score, default=None)
+        best = max(found, key=lambda pair: pair[0].score, default=None)
+        if best is None or not best[0].fits:
+            unsaid = self._implied(query, namespace)
+            return unsaid[0] if len(unsaid) == 1 else best
+        return best
+
+    def _implied(self, query: str, namespace: str) -> list[tuple[RelationChain, Start]]:
+        """Chains that begin with a fact in memory and of which the question says only where they end."""
+        relations = self.gate.store.lexicon.relations
+        found = []
+        for start in self.reader.starts(query, namespace):
+            reading = self.reader.read(query, start)
+            for fact in self.reader.facts_about({start.key}, namespace) if reading.strangers == 0 else ():
+                first = relations.get(fact.relation or "")
+                chain = implied(reading, first, relations) if first is not None else None
+                found += [(chain, start)] if chain is not None else []
+        return found
 
     def _along(self, chain: RelationChain, start: Start, request: Request) -> Outcome | None:
         lexicon = self.gate.store.lexicon

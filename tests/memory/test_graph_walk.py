@@ -220,3 +220,28 @@ def test_the_first_hop_alone_where_that_is_asked_for(gate: Gate) -> None:
     gate.store.add("Finland", "capital", "Tirana")
     answer = GraphWalk(FakeModel(lambda text: "Albania"), gate).answer("Which city is the capital of Finland?")
     assert (answer.answer, len(answer.steps)) == ("Tirana", 1)
+
+
+@pytest.mark.parametrize(
+    ("question", "answers"),
+    [
+        ("Which country is the Eiffel Tower in?", ["Oslo", "Norway"]),
+        ("On which continent is the Eiffel Tower?", ["Oslo", "Norway", "Europe"]),
+        ("What currency is used where the Eiffel Tower stands?", ["Oslo", "Norway", "krone"]),
+    ],
+)
+def test_what_follows_from_a_fact_is_reached_from_there(gate: Gate, question: str, answers: list[str]) -> None:
+    gate.store.add("Eiffel Tower", "located_in", "Oslo")
+    knows = {"Oslo": "Norway", "continent": "Europe", "currency": "krone"}
+    router = Router(FakeModel(lambda text: next((a for word, a in knows.items() if word in text), "France")), gate)
+    answer = router.answer(question)
+    assert (answer.strategy, [step["answer"] for step in answer.steps]) == ("graph_walk", answers)
+    assert answer.answer == answers[-1]
+
+
+@pytest.mark.parametrize("question", ["Which country is Marie Curie a citizen of?", "Where is the Eiffel Tower?"])
+def test_what_has_a_relation_of_its_own_does_not_follow_from_another_fact(gate: Gate, question: str) -> None:
+    gate.store.add("Marie Curie", "birthplace", "Oslo")
+    gate.store.add("Eiffel Tower", "located_in", "Oslo")
+    answer = Router(FakeModel(lambda text: "Oslo" if "New fact" in text else "Poland"), gate).answer(question)
+    assert len(answer.steps) < 2
