@@ -16,7 +16,7 @@ fact in scope.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from threading import Event, Lock
 from typing import Any, Literal, get_args
@@ -162,16 +162,16 @@ class Router:
         route = self.route(query, mode=mode, strategy=strategy, history=history, namespace=namespace)
         overlay = self._overlay() if route.weights else None
         chosen = self._plain if route.strategy == "model" else self.strategy(route.strategy)
-        for item in chosen.stream(
-            query,
-            history,
-            route.verdict,
-            overlay,
-            namespace=namespace,
-            max_new_tokens=max_new_tokens,
-            cancel=cancel,
-            on_step=on_step,
-        ):
+        options: dict[str, Any] = {"namespace": namespace, "max_new_tokens": max_new_tokens, "cancel": cancel}
+        items: Iterable[str | Answer] = chosen.stream(
+            query, history, route.verdict, overlay, on_step=on_step, **options
+        )
+        if route.strategy == "mello" and strategy == "auto":
+            items = list(items)
+            if items and isinstance(items[-1], Answer) and not items[-1].hits:
+                # no fact had a part in the chain, so memory must not change what the model says by itself
+                items = self._plain.stream(query, history, route.verdict, overlay, **options)
+        for item in items:
             if isinstance(item, Answer):
                 name = "model" if item.source == "model" and not item.steps else item.strategy
                 told = {"strategy": route.strategy, "reason": route.reason}

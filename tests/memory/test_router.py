@@ -6,7 +6,7 @@ from knowledge.errors import InvalidInput, UnknownName
 from memory.gate import Gate
 from memory.router import MODES, Router
 from memory.strategies.base import Answer
-from tests.memory.fakes import CopyingModel
+from tests.memory.fakes import CopyingModel, FakeModel
 
 IN, OUT = "Where is the Eiffel Tower?", "Where is Big Ben?"
 EDITS = [{"id": 1, "method": "rome"}]
@@ -99,3 +99,24 @@ def test_undo_changes_the_next_answer(router: Router) -> None:
     assert router.answer(IN).answer == "Rome"
     router.gate.store.undo()
     assert router.answer(IN).answer == "Paris"
+
+
+def test_a_chain_in_which_no_fact_has_a_part_leaves_the_models_own_answer(gate: Gate) -> None:
+    gate.store.add("Eiffel Tower", "located_in", "Rome")
+
+    def reply(text: str) -> str:
+        if not text.startswith("Break this question"):
+            return "nine"
+        return "Final answer: forty" if "Subquestion: " in text else "Subquestion: Who manages the shop?"
+
+    query = "What is the shoe size of the manager of the shop of Bob?"
+    router = Router(FakeModel(reply), gate)
+    answer = router.answer(query)
+    assert answer.route is not None
+    assert (answer.answer, answer.source, answer.strategy, answer.route["strategy"]) == (
+        "nine",
+        "model",
+        "model",
+        "mello",
+    )
+    assert router.answer(query, strategy="mello").answer == "forty"  # asked for by name it is shown
