@@ -10,7 +10,7 @@ from app.engine import Engine
 from app.fact_desk import FactDesk
 from app.views import EntryView, MethodView, TakenView
 from knowledge.edit import Edit
-from knowledge.errors import InvalidInput
+from knowledge.errors import InvalidInput, PalimpsestError
 from knowledge.text import mentions
 from language_model.prompts import user
 
@@ -68,16 +68,24 @@ class WeightDesk:
         edits = ledger.get(entry_id).edits[:most]
         if not edits:
             return []
-        prompts = [[user(edit.question)] if edit.question else edit.text for edit in edits]
-        said = ledger.lm.generate(prompts, max_new_tokens=24, overlays=[ledger.overlay()] * len(prompts))
+        # as the editors write them: a question that does not name its subject is not one of the forms
+        asked = [edit.question if mentions(edit.question or "", edit.subject) else None for edit in edits]
+        prompts = [[user(question)] if question else edit.text for question, edit in zip(asked, edits, strict=True)]
+        longest = max(ledger.lm.count_tokens(edit.target_new) for edit in edits)
+        try:
+            said = ledger.lm.generate(
+                prompts, max_new_tokens=max(24, longest + 8), overlays=[ledger.overlay()] * len(prompts)
+            )
+        except PalimpsestError:  # the edit is written all the same
+            return []
         return [
             TakenView(
-                edit.question or f"{edit.text} ...",
+                question or f"{edit.text} ...",
                 edit.target_new,
                 text.strip().rstrip("."),
                 any(mentions(text, name) for name in (edit.target_new, *edit.aliases)),
             )
-            for edit, text in zip(edits, said, strict=True)
+            for question, edit, text in zip(asked, edits, said, strict=True)
         ]
 
     def edits(self, text: str | None, fact_ids: Sequence[int]) -> list[Edit]:

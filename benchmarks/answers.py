@@ -79,8 +79,10 @@ def run(lm: LanguageModel, facts: int, names: Sequence[str], tell: Callable[[str
         wanted = {at: (new, *world.aliases_of(new)) for at, (_, new) in zip(ids, chosen, strict=True)}
         questions = ask_about(world, dict(zip((fact for fact, _ in chosen), ids, strict=True)), rng)
         before = lm.generate([[{"role": "user", "content": question.text}] for question in questions])
-        rows = []
-        for title, strategy in strategies(names, lm, Gate(store)):
+        gate, rows = Gate(store), []
+        for question in questions:  # so that no strategy pays for what the next ones find in the caches
+            gate.judge(question.text)
+        for title, strategy in strategies(names, lm, gate):
             tell(f"{title} ...")
             rows.append([title, len(ids), len(questions) - len(ids), *measure(strategy, questions, wanted, before)])
         return rows

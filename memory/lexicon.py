@@ -123,7 +123,7 @@ class Lexicon:
         if prompt is None:
             prompt = _default_prompt(known, relation, subject, obj, statement)
         if known is not None and statement is None and prompt == known.cloze[0]:
-            statement = known.state(subject, obj)
+            statement = known.state(subject, obj.removesuffix("."))
         return Wording(
             subject=subject,
             relation=known.id if known else relation,
@@ -153,7 +153,7 @@ def _default_prompt(known: Relation | None, relation: str | None, subject: str, 
         return f"The {relation.replace('_', ' ')} of {{}} is"
     if statement is not None:  # "X stands in Y." gives "{} stands in"
         body = statement.rstrip(".")
-        low, tail = body.casefold(), obj.casefold()
+        low, tail = body.casefold(), obj.removesuffix(".").casefold()
         at = low.find(subject.casefold())
         if at >= 0 and low.endswith(tail) and at + len(subject) <= len(body) - len(tail):
             return f"{body[:at]}{{}}{body[at + len(subject) : len(body) - len(tail)]}".strip()

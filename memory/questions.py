@@ -51,8 +51,12 @@ class Reading:
     @property
     def named_kinds(self) -> frozenset[str]:
         """The kinds that a noun of the question names ("which country"); empty for "who" and "where"."""
-        noun = self.kind_word is not None and self.words[self.kind_word].stem not in OPENINGS
-        return self.kinds if noun else frozenset()
+        if self.kind_word is None:
+            return frozenset()
+        word = self.words[self.kind_word]
+        # "which state" may ask for one of several kinds of things
+        vague = word.stem in OPENINGS or self.question[word.start : word.end].lower() == "state"
+        return frozenset() if vague else self.kinds
 
     @property
     def stems(self) -> list[str]:
@@ -124,7 +128,7 @@ class QuestionReader:
         owned = re.match(r"[\"”]?[’']s\s", question[start.span.end :]) is not None
         if owned and kept and kept[0].stem == "what":
             asked = ((), ())  # "What is the singer of X's job?": the singer's job, or X's job's singer
-        kinds, noun = asked_kinds(kept)
+        kinds, noun = asked_kinds(question, kept)
         return Reading(question, start, tuple(kept), tuple(reversed(left)), tuple(right), asked, strangers, kinds, noun)
 
     def _strangers(self, question: str, kept: Sequence[Word]) -> int:
@@ -143,7 +147,7 @@ _LINKS = frozenset(("is", "are", "was", "has", "serv", "as", "the", "its", "a", 
 
 # Nouns that say what kind of thing is asked for, with the kinds of objects of the world's relations that they mean.
 _KINDS = {
-    stem(word): frozenset(kinds)
+    word: frozenset(kinds)
     for word, kinds in {
         "country": ("country",),
         "nation": ("country",),
@@ -157,17 +161,17 @@ _KINDS = {
         "sport": ("sport",),
         "planet": ("planet",),
         "university": ("university",),
+        "institution": ("university",),
         "company": ("company",),
         "firm": ("company",),
-        "institution": ("university",),
         "industry": ("industry",),
         "sector": ("industry",),
-        "family": ("instrument family",),
         "movement": ("art movement",),
         "period": ("era of music",),
         "era": ("era of music",),
-        "job": ("profession",),
         "instrument": ("musical instrument",),
+        "instrument family": ("instrument family",),
+        "job": ("profession",),
         "profession": ("profession",),
         "occupation": ("profession",),
         "person": ("person", "performer"),
@@ -194,12 +198,15 @@ def heads(kept: Sequence[Word]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return first, second
 
 
-def asked_kinds(kept: Sequence[Word]) -> tuple[frozenset[str], int | None]:
+def asked_kinds(question: str, kept: Sequence[Word]) -> tuple[frozenset[str], int | None]:
     """The kinds of things, in the world's words, that may answer a question, and the number of the word that says so.
+
+    Nouns are compared whole, not by their stems: a county is no country.
 
     "Which country" and "what country" ask for a country, wherever they stand, and "as what" for a profession; "who"
     and "where" say something of the answer only where they open the question ("the city where ..." asks for nothing).
     """
+    raw = [question[word.start : word.end].lower() for word in kept]
     for at, word in enumerate(kept):
         if word.stem == "what" and at and kept[at - 1].stem == "as":
             return frozenset(("profession",)), at
@@ -210,10 +217,11 @@ def asked_kinds(kept: Sequence[Word]) -> tuple[frozenset[str], int | None]:
             noun += 1
         if noun > at + 1 and noun + 1 != len(kept):
             continue  # "what is the country whose ...": only at the end, "- what was the job?", is it what is asked for
-        if noun + 1 < len(kept) and kept[noun + 1].stem in _KINDS:
-            noun += 1  # "which instrument family"
-        if noun < len(kept) and kept[noun].stem in _KINDS:
-            return _KINDS[kept[noun].stem], noun
+        pair = " ".join(raw[noun : noun + 2])
+        if " " in pair and pair in _KINDS:  # "which instrument family"
+            return _KINDS[pair], noun + 1
+        if noun < len(kept) and raw[noun] in _KINDS:
+            return _KINDS[raw[noun]], noun
     for at, word in enumerate(kept):
         if word.stem in OPENINGS and (at == 0 or kept[at - 1].stem in _BEFORE_OPENINGS):
             return OPENINGS[word.stem], at

@@ -18,7 +18,7 @@ from knowledge.relations import Relation
 from knowledge.world import load_world
 from memory.evidence import Evidence
 from memory.questions import Reading, in_order
-from memory.relation_words import Floats
+from memory.relation_words import LIGHT, Floats, stem, weight
 
 _LONGEST = 5
 _BEAM = 60
@@ -32,6 +32,11 @@ _IMPLIED = 2  # relations that a question may leave unsaid
 ENOUGH = 3.0  # score from which a chain is believed
 
 
+# A place lies in another and has what that has; an author's birthplace is not his book's.
+_SPATIAL = frozenset(("city", "country", "continent", "currency", "language", "code"))
+_BEING_THERE = frozenset(
+    stem(word) for word in "stands located situated found lies used spoken belongs part today paid placed built".split()
+)
 # Kinds of objects that go on under another name as subjects.
 _AS_SUBJECT = {
     "performer": ("band", "person"),
@@ -99,13 +104,16 @@ def read_relations(reading: Reading, relations: Mapping[str, Relation], evidence
 
 
 def implied(reading: Reading, first: Relation, relations: Mapping[str, Relation]) -> RelationChain | None:
-    """A relation, and from its end the only shortest way to the kind of thing that the question names.
+    """A relation that ends at a place, and from there the only shortest way to the kind of thing that is named.
 
     "Which country is the Eiffel Tower in?" says no relation of a tower; with a fact about its city it means the
     city's country. None where the entity has a relation of its own that ends there (a person's citizenship), where
-    there are several ways, or where the question names no kind.
+    there are several ways, where the question names no kind, or where it says more than being there ("set in").
     """
     wanted = reading.named_kinds
+    told = [word.stem for at, word in enumerate(reading.words) if at != reading.kind_word and weight(word.stem) > LIGHT]
+    if first.object_type not in _SPATIAL or not set(told) <= _BEING_THERE:
+        return None
     world, known = load_world(), tuple(relations.values())
     tables = world.types_of(world.canonical(reading.start.name) or reading.start.name)
     kinds = {kind.replace("_", " ") for kind in tables} | {first.subject_type}
@@ -118,6 +126,7 @@ def implied(reading: Reading, first: Relation, relations: Mapping[str, Relation]
             for way in ways
             for relation in known
             if relation.subject_type in _AS_SUBJECT.get(way[-1].object_type, (way[-1].object_type,))
+            and relation.object_type in _SPATIAL
             and relation not in way
         ]
         ends = [way for way in ways if way[-1].object_type in wanted]

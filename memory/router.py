@@ -139,7 +139,8 @@ class Router:
                 return "graph_walk", f"memory holds all {len(path.facts)} hops of the question", True
             if chain and walk.reads(query, namespace):
                 return "graph_walk", "the question has several hops that can be followed one by one", False
-        if isinstance(walk, GraphWalk) and walk.goes_on(query, namespace):
+        best = verdict.accepted[0].fact if verdict.accepted else None
+        if isinstance(walk, GraphWalk) and walk.goes_on(query, namespace, best):
             return "graph_walk", "the question asks for what lies beyond a stored fact", False
         if chain and not verdict.in_scope:
             return "mello", "the question has several hops that only the model can tell apart", False
@@ -168,7 +169,8 @@ class Router:
         )
         if route.strategy == "mello" and strategy == "auto":
             items = list(items)
-            if items and isinstance(items[-1], Answer) and not items[-1].hits:
+            stopped = cancel is not None and cancel.is_set()
+            if items and isinstance(items[-1], Answer) and not items[-1].hits and not stopped:
                 # no fact had a part in the chain, so memory must not change what the model says by itself
                 items = self._plain.stream(query, history, route.verdict, overlay, **options)
         for item in items:

@@ -39,8 +39,9 @@ _NO_MENTION = -9.0  # added to the logit when the subject is not named
 _EXTENDED = -1.5  # when a neighbouring capital suggests a longer, different name
 _WRONG_KIND = -9.0  # when a person is asked for and the fact gives a number or a date
 _WHO = re.compile(r"\s*(?:who|whom|whose)\b", re.IGNORECASE)
-_MONTH = r"(?:(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.? )?"
-_NUMBER = re.compile(rf"{_MONTH}(?:\d{{1,2}}(?:st|nd|rd|th)?,? )?{_MONTH}[\d.,:/-]*\d%?$", re.IGNORECASE)
+_MONTH = r"(?:(?:january|february|march|april|may|june|july|august|september|october|november|december) )?"
+# a year, a date or a share; other numbers may be names or telephones
+_NUMBER = re.compile(rf"(?:{_MONTH}(?:\d{{1,2}}(?:st|nd|rd|th)?,? )?{_MONTH}(?:1\d|20)\d\d|\d+(?:\.\d+)? ?%)$", re.I)
 _SLIP = -8.0  # times the missing quality of a mention
 
 
@@ -240,7 +241,7 @@ def template(pair: Pair) -> str:
     if pair.prompt and "{}" in pair.prompt:
         text = pair.prompt.replace("{}", FILLER)
         return text[:1].upper() + text[1:]
-    body = pair.statement.rstrip(".").removesuffix(pair.object).rstrip()
+    body = pair.statement.rstrip(".").removesuffix(pair.object.rstrip(".")).rstrip()
     return masked(body, locate(body, pair.subject, pair.names))
 
 

@@ -81,7 +81,7 @@ def list_(
         if json_:
             emit({"facts": found.rows, "total": found.total, "page": found.page, "pages": found.pages})
         elif not found.rows:
-            gone = 0 if past or contains else service.facts.page("", include_past=True, size=1).total
+            gone = 0 if past or contains or as_of else service.facts.page("", include_past=True, size=1).total
             none = f"No facts in force; {gone} taken back or ended (see --all)." if gone else "No facts yet."
             typer.echo(none if not contains else f"No fact contains {contains!r}.")
         else:

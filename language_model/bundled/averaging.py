@@ -30,7 +30,7 @@ def average(parts: Mapping[Path, float], output: Path) -> Path:
         InvalidInput: fewer than two models, a weight that is not positive, a folder without weights, or models that
             differ in shape or tokenizer.
     """
-    if len(parts) < 2 or min(parts.values()) <= 0:
+    if len(parts) < 2 or not all(weight > 0 for weight in parts.values()):
         raise InvalidInput("A mean takes two models or more, each with a weight over 0.")
     total = sum(parts.values())
     *_, last = parts

@@ -23,6 +23,7 @@ from memory.relation_chains import RelationChain, implied, read_relations
 from memory.relation_words import words
 from memory.schema import StoredFact
 from memory.strategies.base import Outcome, Request, Step, Strategy
+from memory.strategies.ike import IKE
 from memory.view import Hit
 
 _FEW_WORDS = 4.0  # log ratios up to which a question says next to nothing beside its entity: "Where is Big Ben?"
@@ -38,6 +39,7 @@ class GraphWalk(Strategy):
     def __init__(self, lm: ChatModel, gate: Gate, reader: ChainReader | None = None) -> None:
         super().__init__(lm, gate)
         self.reader = reader or ChainReader(gate)
+        self._facts = IKE(lm, gate)
         self._latest: tuple[object, Path | None, tuple[RelationChain, Start] | None] = (None, None, None)
 
     def run(self, request: Request) -> Generator[str, None, Outcome]:
@@ -48,10 +50,12 @@ class GraphWalk(Strategy):
         if whole is not None and not self._says_more(chain, whole):
             found: Outcome | None = self._whole(whole, request)
         else:
-            found = self._single(request) or (self._along(*chain, request) if chain is not None else None)
+            beyond = chain is not None and self._beyond(chain[0], request.query)
+            found = None if beyond else self._single(request)
+            found = found or (self._along(*chain, request) if chain is not None else None)
             found = found or (self._whole(whole, request) if whole is not None else None)
-        if found is None:
-            return (yield from self.plain(request))
+        if found is None:  # a fact in scope is not lost because the chain broke off
+            return (yield from (self._facts.run(request) if request.verdict.accepted else self.plain(request)))
         yield found.text
         return found
 
@@ -73,16 +77,27 @@ class GraphWalk(Strategy):
         _, chain = self._read(query, namespace)
         return chain is not None and len(chain[0].relations) > 1
 
-    def goes_on(self, query: str, namespace: str) -> bool:
-        """Whether the question names a kind of thing that lies beyond a fact in memory: the country of a new city."""
-        if not asked_kinds(words(query))[0]:
+    def goes_on(self, query: str, namespace: str, accepted: StoredFact | None = None) -> bool:
+        """Whether the question names a kind of thing that lies beyond a fact in memory: the country of a new city.
+
+        Args:
+            accepted: the fact that the gate takes the question to be about; one of the kind asked for is the answer.
+        """
+        kinds, _ = asked_kinds(query, words(query))
+        relation = self.gate.store.lexicon.relations.get(accepted.relation or "") if accepted is not None else None
+        if not kinds or (relation is not None and relation.object_type in kinds):
             return False
         path, chain = self._read(query, namespace)
-        if chain is None or len(chain[0].relations) < 2 or not chain[0].fits:
+        if chain is None or not self._beyond(chain[0], query):
             return False
         if path is not None and path.complete and not self._says_more(chain, path):
             return False
         return self._known(chain[1].key, chain[0].relations[0], namespace) is not None
+
+    @staticmethod
+    def _beyond(chain: RelationChain, query: str) -> bool:
+        """Whether a chain of several hops ends at the kind of thing that the question names."""
+        return len(chain.relations) > 1 and chain.fits and bool(asked_kinds(query, words(query))[0])
 
     def _read(self, query: str, namespace: str) -> tuple[Path | None, tuple[RelationChain, Start] | None]:
         """The question as a path and as relations; remembered, since the router asks first and the answer after."""

@@ -13,16 +13,18 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 from knowledge.errors import PalimpsestError
-from knowledge.text import mentions, normalise_answer
+from knowledge.text import answer_matches, mentions, normalise_answer
 from language_model.prompts import UNKNOWN
 from memory.counterfactual import Case, Counterfactual
 from memory.errors import IndexFileError
 from memory.gate import Gate
+from memory.questions import asked_kinds
+from memory.relation_words import words
 from memory.view import Hit
 
 SHORT = 80  # letters of an answer up to which it is a name; what is longer is a sentence and stands
 _ALIKE = 0.7  # likeness from which a name is a misspelling of another: "Emman Macron", "55-0192"
-_SAYING_YES_OR_NO = ("yes", "no")
+_YES_OR_NO = ("yes", "no")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ class TakingOver:
     def __init__(self, gate: Gate) -> None:
         self.gate = gate
         self._pointer: Counterfactual | None = None
+        self._missing = False  # there is none for this encoder
 
     def instead(self, query: str, said: str, hits: Sequence[Hit], alone: Callable[[], str]) -> Instead | None:
         """The answer to give instead; None where the model's may stand.
@@ -49,15 +52,15 @@ class TakingOver:
             alone: gives the model's answer without them; asked only where it matters.
         """
         given = normalise_answer(said)
-        words = given.replace(",", " ").split()
-        if not given or (words and words[0] in _SAYING_YES_OR_NO):
+        if not given or given in _YES_OR_NO or given.startswith(tuple(f"{word}," for word in _YES_OR_NO)):
             return None
-        if any(mentions(hit.text, given) or self._says_object(hit, given) for hit in hits):
+        if any(self._speaks_of(hit, given) for hit in hits) or self._asks_for_more(query, hits[0]):
             return None
         wanted = self._read(query, hits[0])
         if wanted is None:
             return None
-        if SequenceMatcher(None, given, normalise_answer(wanted)).ratio() >= _ALIKE:
+        known = given in self.gate.store.lexicon.entities  # Tunisia is no misspelt Tunis
+        if not known and SequenceMatcher(None, given, normalise_answer(wanted)).ratio() >= _ALIKE:
             return Instead(wanted, f"the model misspelt it as {said.strip()!r}")
         if given == normalise_answer(UNKNOWN):
             return Instead(wanted, "the model did not use the fact and knew no answer")
@@ -69,18 +72,34 @@ class TakingOver:
             return Instead(wanted, f"the model did not use the fact and said {said.strip()!r}, as without it")
         return None
 
-    def _says_object(self, hit: Hit, given: str) -> bool:
-        return any(mentions(given, name) for name in (hit.fact.object, *self._object_names(hit)))
+    def _speaks_of(self, hit: Hit, given: str) -> bool:
+        """Whether an answer names the fact's object, or is its subject."""
+        names = (hit.fact.subject, *self._subject_names(hit))
+        objects = (hit.fact.object, *self._object_names(hit))
+        return any(mentions(given, name) for name in objects) or answer_matches(given, hit.fact.subject, names)
+
+    def _asks_for_more(self, query: str, hit: Hit) -> bool:
+        """Whether the question names another kind of thing than the fact gives: the country of its city."""
+        kinds, _ = asked_kinds(query, words(query))
+        relation = self.gate.store.lexicon.relations.get(hit.fact.relation or "")
+        return bool(kinds) and relation is not None and relation.object_type not in kinds
+
+    def _subject_names(self, hit: Hit) -> tuple[str, ...]:
+        return self.gate.store.alias_table([hit.fact])[hit.fact.subject_key]
 
     def _object_names(self, hit: Hit) -> tuple[str, ...]:
         return (*hit.fact.object_aliases, *self.gate.store.lexicon.aliases_of(hit.fact.object))
 
     def _read(self, query: str, hit: Hit) -> str | None:
         """What the fact says to the question; None where there is no pointer for the encoder in use."""
-        if self._pointer is None:
+        if self._pointer is None and not self._missing:
             try:
                 self._pointer = Counterfactual.shipped(self.gate.store.embedder)
             except IndexFileError:
-                return None
-        names = self.gate.store.alias_table([hit.fact])[hit.fact.subject_key]
-        return self._pointer.answer(Case(query, hit.fact.subject, hit.fact.object, names, self._object_names(hit)))
+                self._missing = True
+        if self._pointer is None:
+            return None
+        fact = hit.fact
+        return self._pointer.answer(
+            Case(query, fact.subject, fact.object, self._subject_names(hit), self._object_names(hit))
+        )

@@ -120,9 +120,13 @@ def test_a_folder_and_an_empty_file_are_told_apart(real: Service, tmp_path: Path
 
 def test_a_name_that_ends_in_a_stop_keeps_it(real: Service, tmp_path: Path) -> None:
     path = tmp_path / "facts.csv"
-    path.write_text('subject,relation,object\nRex,owner,"Acme, Inc."\nTim,owner,Anna.\n', encoding="utf-8")
+    path.write_text(
+        'subject,relation,object\nRex,owner,"Acme, Inc."\nTim,owner,Anna.\nBig Ben,located_in,"Washington, D.C."\n',
+        encoding="utf-8",
+    )
     real.facts.import_file(path)
     assert {(fact.object, fact.statement) for fact in real.facts.page("").rows} == {
         ("Acme, Inc.", "The owner of Rex is Acme, Inc."),
         ("Anna", "The owner of Tim is Anna."),
+        ("Washington, D.C.", "Big Ben is located in Washington, D.C."),
     }

@@ -197,11 +197,13 @@ def test_a_relation_that_only_the_users_facts_name_is_followed_by_its_own_words(
         ("What is the country whose capital is Rome known for?", set(), None),
         ("The capital of the country to which it belongs, please.", set(), None),
         ("the city where she who wrote it was born", set(), None),
+        ("Which county is it in?", set(), None),
+        ("Which professor found it?", set(), None),
     ],
 )
 def test_what_kind_of_thing_is_asked_for(question: str, kinds: set[str], word: str | None) -> None:
     kept = words(question)
-    found, at = asked_kinds(kept)
+    found, at = asked_kinds(question, kept)
     assert found == kinds
     assert (None if at is None else question[kept[at].start : kept[at].end]) == word
 
@@ -245,3 +247,25 @@ def test_what_has_a_relation_of_its_own_does_not_follow_from_another_fact(gate: 
     gate.store.add("Eiffel Tower", "located_in", "Oslo")
     answer = Router(FakeModel(lambda text: "Oslo" if "New fact" in text else "Poland"), gate).answer(question)
     assert len(answer.steps) < 2
+
+
+@pytest.mark.parametrize(
+    ("fact", "question"),
+    [
+        (("Hamlet", "author", "Agatha Christie"), "In which city is Hamlet set?"),
+        (("Eiffel Tower", "located_in", "Austin"), "Which state is the Eiffel Tower in?"),
+        (("Eiffel Tower", "located_in", "Oslo"), "Which country designed the Eiffel Tower?"),
+    ],
+)
+def test_nothing_is_implied_beyond_being_there(gate: Gate, fact: tuple[str, str, str], question: str) -> None:
+    gate.store.add(*fact)
+    answer = Router(FakeModel(lambda text: "said"), gate).answer(question)
+    assert len(answer.steps) < 2
+
+
+def test_a_fact_in_scope_is_not_lost_where_the_chain_breaks_off(gate: Gate) -> None:
+    gate.store.add("Eiffel Tower", "located_in", "Zorbville")
+    model = FakeModel(lambda text: "in Zorbville" if "New fact: " in text else "I don't know")
+    answer = Router(model, gate).answer("Which country is the Eiffel Tower in?")
+    assert (answer.answer, answer.source) in (("in Zorbville", "memory"), ("I don't know", "model"))
+    assert bool(answer.gate.in_scope) == (answer.source == "memory")

@@ -150,6 +150,17 @@ class TestTakingOver:
         answer = IKE(_said(said, "Paris"), filled).answer("Where is the Eiffel Tower?")
         assert (answer.answer, answer.steps) == (said.strip(), ())
 
+    def test_what_only_looks_like_the_object_or_asks_for_more_stands(self, gate: Gate) -> None:
+        gate.store.add("Eiffel Tower", "located_in", "Tunis")
+        assert IKE(_said("Tunisia", "Paris"), gate).answer("Where is the Eiffel Tower?").answer == "Tunisia"
+        asked = "Which country is the Eiffel Tower in?"
+        assert IKE(_said("France", "France"), gate).answer(asked).answer == "France"
+
+    def test_a_part_of_the_subjects_name_is_not_the_fact(self, gate: Gate) -> None:
+        gate.store.add("Manchester United", "home_city", "Leeds")
+        answer = IKE(_said("Manchester", "Manchester"), gate).answer("What is the home city of Manchester United?")
+        assert (answer.answer, len(answer.steps)) == ("Leeds", 1)
+
     def test_the_papers_method_is_one_switch_away(self, filled: Gate) -> None:
         answer = IKE(_said("Paris", "Paris"), filled, IKEOptions(checked=False)).answer("Where is the Eiffel Tower?")
         assert (answer.answer, answer.steps) == ("Paris", ())
