@@ -9,8 +9,8 @@
 | base    | the unedited model                        | the unedited model                 |
 
 Unless the user names a strategy: where the user has corrected a question like this one in words, MemPrompt; where
-facts lead along the whole chain that the question describes, the graph walk; for another chain MeLLo; IKE for a single
-fact in scope.
+facts lead along the whole chain that the question describes, or it asks for what lies beyond a fact's place, the graph
+walk; for another chain MeLLo, unless no fact has a part in it; IKE for a single fact in scope.
 """
 
 from __future__ import annotations
