@@ -27,6 +27,8 @@ from numpy.typing import NDArray
 from memory.embedder import Embedder, Vectors
 from memory.errors import IndexFileError
 from memory.mentions import locate
+from memory.schema import StoredFact
+from memory.store import FactStore
 
 Choice = Literal["object", "confirm", "subject"]
 CHOICES: tuple[Choice, ...] = get_args(Choice)
@@ -44,6 +46,13 @@ class Case:
     object: str
     subject_names: tuple[str, ...] = ()
     object_names: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, query: str, fact: StoredFact, store: FactStore) -> Case:
+        """A question about a stored fact, with all names of its subject and object."""
+        names = store.alias_table([fact])[fact.subject_key]
+        objects = (*fact.object_aliases, *store.lexicon.aliases_of(fact.object))
+        return cls(query, fact.subject, fact.object, names, objects)
 
 
 class Counterfactual:

@@ -32,8 +32,8 @@ class _Layer:
 def quickest() -> str:
     """The arithmetic in which this processor multiplies fastest without hurting the vectors.
 
-    bfloat16 where the processor multiplies in it (a question takes two thirds of the time, a thousand statements a
-    third, and no cosine moves by more than 0.0001), else float32, since elsewhere bfloat16 is emulated and slow.
+    bfloat16 where the processor multiplies in it (a question takes two thirds of the time, many statements
+    half or less, and no cosine moves by more than 0.0001), else float32, since elsewhere bfloat16 is emulated and slow.
     """
     able = torch.cpu.get_capabilities()
     return "bfloat16" if able.get("amx_bf16") or able.get("avx512_bf16") else "float32"

@@ -180,7 +180,8 @@ _KINDS = {
 _PERSON = frozenset(("person", "performer"))
 _PLACE = frozenset(("city", "country", "continent", "body of water", "university"))
 OPENINGS = {stem("who"): _PERSON, stem("whom"): _PERSON, stem("where"): _PLACE}
-_BEFORE_OPENINGS = frozenset(stem(word) for word in ("me", "idea", "know", "with", "to", "by", "from", "and"))
+_TOLD = frozenset(stem(word) for word in ("me", "idea", "know"))  # "tell me where", "any idea who"
+_PREPOSITIONS = frozenset(stem(word) for word in ("with", "to", "by", "from", "for"))  # "with whom", only in front
 
 
 def heads(kept: Sequence[Word]) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -223,7 +224,8 @@ def asked_kinds(question: str, kept: Sequence[Word]) -> tuple[frozenset[str], in
         if noun < len(kept) and raw[noun] in _KINDS:
             return _KINDS[raw[noun]], noun
     for at, word in enumerate(kept):
-        if word.stem in OPENINGS and (at == 0 or kept[at - 1].stem in _BEFORE_OPENINGS):
+        opens = at == 0 or kept[at - 1].stem in _TOLD or (at == 1 and kept[0].stem in _PREPOSITIONS)
+        if word.stem in OPENINGS and opens:
             return OPENINGS[word.stem], at
     return frozenset(), None
 

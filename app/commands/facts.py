@@ -82,7 +82,8 @@ def list_(
             emit({"facts": found.rows, "total": found.total, "page": found.page, "pages": found.pages})
         elif not found.rows:
             gone = 0 if past or contains or as_of else service.facts.page("", include_past=True, size=1).total
-            none = f"No facts in force; {gone} taken back or ended (see --all)." if gone else "No facts yet."
+            none = "No facts were in force then." if as_of else "No facts yet."
+            none = f"No facts in force; {gone} taken back or ended (see --all)." if gone else none
             typer.echo(none if not contains else f"No fact contains {contains!r}.")
         else:
             _table(list(found.rows))

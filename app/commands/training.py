@@ -23,7 +23,7 @@ def bundled(
     folder: Annotated[Path, typer.Option(help="Run folder: checkpoints and log; an earlier run there goes on.")] = Path(
         "runs/bundled"
     ),
-    preset: Annotated[str, typer.Option(help="cpu (11 M parameters) or gpu (34 M).")] = "cpu",
+    preset: Annotated[str, typer.Option(help="cpu (9 M parameters) or gpu (34 M).")] = "cpu",
     minutes: Annotated[float | None, typer.Option(help="Train this long instead of the preset's token count.")] = None,
     start_from: Annotated[Path | None, typer.Option(help="Folder with weights to begin with.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of weights and data.")] = 0,

@@ -56,13 +56,7 @@ class SERAC(Strategy):
         if not hits:
             return (yield from self.plain(request))
         fact = hits[0].fact
-        case = Case(
-            request.query,
-            fact.subject,
-            fact.object,
-            self.gate.store.alias_table([fact])[fact.subject_key],
-            (*fact.object_aliases, *self.gate.store.lexicon.aliases_of(fact.object)),
-        )
+        case = Case.of(request.query, fact, self.gate.store)
         choice, probability = self.counterfactual.choose([case])[0]
         text = self.counterfactual.answer(case)
         step: Step = {

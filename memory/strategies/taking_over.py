@@ -56,9 +56,10 @@ class TakingOver:
             return None
         if any(self._speaks_of(hit, given) for hit in hits) or self._asks_for_more(query, hits[0]):
             return None
-        wanted = self._read(query, hits[0])
-        if wanted is None:
+        pointer = self.pointer
+        if pointer is None:
             return None
+        wanted = pointer.answer(Case.of(query, hits[0].fact, self.gate.store))
         known = given in self.gate.store.lexicon.entities  # Tunisia is no misspelt Tunis
         if not known and SequenceMatcher(None, given, normalise_answer(wanted)).ratio() >= _ALIKE:
             return Instead(wanted, f"the model misspelt it as {said.strip()!r}")
@@ -72,34 +73,24 @@ class TakingOver:
             return Instead(wanted, f"the model did not use the fact and said {said.strip()!r}, as without it")
         return None
 
+    @property
+    def pointer(self) -> Counterfactual | None:
+        """SERAC's pointer; None where there is none for the encoder in use."""
+        if self._pointer is None and not self._missing:
+            try:
+                self._pointer = Counterfactual.shipped(self.gate.store.embedder)
+            except IndexFileError:
+                self._missing = True
+        return self._pointer
+
     def _speaks_of(self, hit: Hit, given: str) -> bool:
         """Whether an answer names the fact's object, or is its subject."""
-        names = (hit.fact.subject, *self._subject_names(hit))
-        objects = (hit.fact.object, *self._object_names(hit))
-        return any(mentions(given, name) for name in objects) or answer_matches(given, hit.fact.subject, names)
+        case = Case.of(given, hit.fact, self.gate.store)
+        objects = (case.object, *case.object_names)
+        return any(mentions(given, name) for name in objects) or answer_matches(given, case.subject, case.subject_names)
 
     def _asks_for_more(self, query: str, hit: Hit) -> bool:
         """Whether the question names another kind of thing than the fact gives: the country of its city."""
         kinds, _ = asked_kinds(query, words(query))
         relation = self.gate.store.lexicon.relations.get(hit.fact.relation or "")
         return bool(kinds) and relation is not None and relation.object_type not in kinds
-
-    def _subject_names(self, hit: Hit) -> tuple[str, ...]:
-        return self.gate.store.alias_table([hit.fact])[hit.fact.subject_key]
-
-    def _object_names(self, hit: Hit) -> tuple[str, ...]:
-        return (*hit.fact.object_aliases, *self.gate.store.lexicon.aliases_of(hit.fact.object))
-
-    def _read(self, query: str, hit: Hit) -> str | None:
-        """What the fact says to the question; None where there is no pointer for the encoder in use."""
-        if self._pointer is None and not self._missing:
-            try:
-                self._pointer = Counterfactual.shipped(self.gate.store.embedder)
-            except IndexFileError:
-                self._missing = True
-        if self._pointer is None:
-            return None
-        fact = hit.fact
-        return self._pointer.answer(
-            Case(query, fact.subject, fact.object, self._subject_names(hit), self._object_names(hit))
-        )

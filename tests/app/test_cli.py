@@ -218,6 +218,7 @@ def test_lists_say_that_something_was_taken_back(cli: Cli, cli_json: CliJson) ->
     cli_json("facts", "add", EIFFEL)
     cli_json("facts", "remove", "1")
     assert "1 taken back or ended (see --all)" in cli("facts", "list").stdout
+    assert cli("facts", "list", "--as-of", "2020-01-01").stdout.strip() == "No facts were in force then."
     assert cli("weights", "list").stdout.strip() == "No weight edits yet."
     cli_json("weights", "apply", EIFFEL)
     cli_json("weights", "undo", "1")
