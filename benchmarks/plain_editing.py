@@ -25,7 +25,7 @@ from language_model.overlay import Dense, LowRank, Overlay
 def plain_value(
     lm: LanguageModel, problem: Problem, layer: int, settings: ValueSettings, doses: Tensor | None = None
 ) -> Tensor:
-    """(out,) d of one edit, float64: Adam through the whole model. ``doses`` (rows,): each row's share of d."""
+    """(out,) d of one edit, float64, by steps through the whole model. ``doses`` (rows,): each row's share of d."""
     rows = [*problem.rows, *problem.essence]
     share = torch.ones(len(rows), 1) if doses is None else doses[:, None].float()
     subject = torch.tensor([row.subject for row in rows])
@@ -63,9 +63,13 @@ def plain_value(
             (gradient,) = torch.autograd.grad(loss + settings.decay * size, [x])
         if float(loss.detach()) < settings.stop_loss or step == settings.steps:
             break
-        x.grad = gradient
-        adam.step()
+        if settings.rule == "adam":
+            x.grad = gradient
+            adam.step()
         with torch.no_grad():
+            if settings.rule == "steepest":
+                falling = 1 - (step - 1) / settings.steps
+                x.sub_(falling * settings.stride * hidden / unit * gradient / gradient.norm())
             length = (x * unit).norm()
             x.mul_((settings.clamp * reference / length.clamp_min(1e-30)).clamp_max(1.0))
     return (x.detach() * unit).double()

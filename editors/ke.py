@@ -29,10 +29,10 @@ import torch
 from torch import Tensor, nn
 
 from editors.base import Job
+from editors.earlier import fact
 from editors.hypernetworks import Changes, Factors, Hypernetwork, edited_modules, scales_of, shapes_of
 from editors.mend import Mend, MendSettings
 from knowledge.edit import Edit
-from knowledge.text import normalise_key
 from language_model.model import LanguageModel
 from language_model.overlay import Overlay
 
@@ -180,10 +180,5 @@ class KnowledgeEditor(Mend):
 
     def read_under(self, job: Job, edits: Sequence[Edit]) -> Overlay | None:
         """Nothing, or all earlier edits where one of them says something else of the same fact."""
-        said = {_fact(edit) for edit in job.earlier}
-        return job.base if any(_fact(edit) in said for edit in edits) else None
-
-
-def _fact(edit: Edit) -> tuple[str, str]:
-    """What an edit is about, whatever it says of it."""
-    return normalise_key(edit.subject), edit.relation or edit.prompt
+        said = {fact(edit) for edit in job.earlier}
+        return job.base if any(fact(edit) in said for edit in edits) else None

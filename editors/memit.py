@@ -27,7 +27,7 @@ from editors.values import ValueSettings, optimise_values
 from language_model.model import LanguageModel
 from language_model.overlay import Dense, LowRank, Overlay
 
-VALUES = ValueSettings(clamp=0.75, reference="hidden")  # the released settings for GPT-2 XL
+VALUES = ValueSettings(rule="adam", clamp=0.75, reference="hidden")  # the released settings for GPT-2 XL
 
 
 @dataclass(frozen=True)

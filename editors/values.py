@@ -30,9 +30,11 @@ from language_model.model import LanguageModel
 
 @dataclass(frozen=True)
 class ValueSettings:
-    """How values are found. Defaults are ROME's."""
+    """How values are found. Defaults are ROME's, but for the rule."""
 
+    rule: Literal["steepest", "adam"] = "steepest"  # "adam": as published
     steps: int = 25  # 20 to 25 in the papers; most edits stop before
+    stride: float = 0.1  # of a steepest step, in units of |h|; falls to nothing over the steps
     lr: float = 0.5  # of Adam, in units of the reference length over sqrt(out): GPT-2 XL's 0.5 within 10 %
     stop_loss: float = 0.05  # an edit is done when its target and essence terms are below
     decay: float = 0.01  # times |d| / reference: the released 0.5 |d| / |v|^2 at GPT-2 XL's |v|
@@ -199,7 +201,8 @@ def _optimise(
 
     count, width = start.shape
     x = torch.zeros(count, width, device=lm.device)  # d in units
-    adam = RowAdam(x, settings.lr)
+    adam = RowAdam(x, settings.lr) if settings.rule == "adam" else None
+    stride = (settings.stride * hidden)[:, None] / unit
     final = torch.zeros(count, device=lm.device)
     taken = torch.zeros(count, dtype=torch.long, device=lm.device)
     active = torch.arange(count, device=lm.device)
@@ -216,7 +219,11 @@ def _optimise(
         active, gradient = active[going], gradient[going]
         if not len(active) or step == settings.steps:
             break
-        moved = x[active] - adam.step(active, gradient)
+        if adam is not None:
+            moved = x[active] - adam.step(active, gradient)
+        else:
+            falling = 1 - (step - 1) / settings.steps
+            moved = x[active] - falling * stride[active] * torch.nn.functional.normalize(gradient, dim=-1)
         length = (moved * unit[active]).norm(dim=-1, keepdim=True)
         limit = settings.clamp * reference[active]
         x[active] = moved * (limit / length.clamp_min(1e-30)).clamp_max(1.0)

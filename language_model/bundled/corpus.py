@@ -71,3 +71,17 @@ def texts(count: int, seed: int = 0) -> list[str]:
             yield draw.state(relation, fact.subject, fact.object)
 
     return list(islice(lines(), count))
+
+
+def plain(seed: int = 0) -> Iterator[Example]:
+    """Questions and completions about single facts, without any facts before them; endless."""
+    draw = Draw(load_world(), random.Random(seed))
+    while True:
+        for skill in (
+            recall.chat_question,
+            recall.completion,
+            recall.chat_question,
+            recall.completion,
+            recall.chat_cloze,
+        ):
+            yield skill(draw)

@@ -76,6 +76,11 @@ class Example:
     facts: tuple[Stated, ...] = ()  # the last block of facts, for training to tell those that apply
     asked: tuple[tuple[str, str], ...] = ()  # lines of the first prompt (questions, clozes) and their relations
 
+    @property
+    def read(self) -> list[Message] | str:
+        """What it gives to read: the chat up to the answer, or the text with it."""
+        return list(self.messages) if self.messages else f"{self.text} {self.answer}"
+
 
 @dataclass(frozen=True, slots=True)
 class Everyday:

@@ -29,7 +29,8 @@ def moments(tmp_path: Path) -> MomentStore:
 
 @pytest.mark.parametrize("method", ["r-rome", "memit"])
 def test_the_plain_way_comes_to_the_same_change(method: str, lm: LanguageModel, moments: MomentStore) -> None:
-    editor = get_editor(method, moments=moments, refuse_known=False, prefixes=2)
+    once = {"repair": 0} if method == "r-rome" else {}
+    editor = get_editor(method, moments=moments, refuse_known=False, prefixes=2, **once)
     edits = [capital_edit("France", "Oslo"), capital_edit("Peru", "Cairo")]
     plain = {"r-rome": plain_r_rome, "memit": plain_memit}[method](lm, edits, editor.settings(lm), moments)
     ours = editor.edit(lm, edits)

@@ -27,7 +27,7 @@ CHEAP: dict[str, dict[str, Any]] = {  # enough to see what they do on two layers
     "r-rome": {"prefixes": 2},
     "memit": {"prefixes": 2, "weight": 0.01},
     "emmet": {"prefixes": 2},
-    "alphaedit": {"prefixes": 2, "energy": 0.3, "l2": 0.01},
+    "alphaedit": {"prefixes": 2, "soft": False, "energy": 0.3, "l2": 0.01},
     "mend": {},
     "ke": {},
     "kn": {"prefixes": 1, "steps": 5},

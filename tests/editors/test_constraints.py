@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from editors.alphaedit import null_space, null_space_factors
+from editors.alphaedit import null_space, null_space_factors, soft_factors
 from editors.base import EditRefused
+from editors.earlier import spared
 from editors.emmet import equality_factors
 from editors.registry import get_editor
 from editors.rome import rank_one
@@ -91,7 +92,9 @@ def test_the_null_space_holds_no_more_than_its_share(generator: torch.Generator)
 def test_earlier_facts_are_protected(tiny_chat_lm: LanguageModel, moments: MomentStore) -> None:
     """Against the same edit without them, the outputs at the earlier facts' keys move less."""
     first, second = capital_edit("Peru", "Oslo"), capital_edit("Spain", "Cairo")
-    editor = get_editor("alphaedit", moments=moments, layers=(0,), prefixes=2, energy=0.5, l2=0.01)
+    editor = get_editor(
+        "alphaedit", moments=moments, layers=(0,), prefixes=2, soft=False, repair=0, energy=0.5, l2=0.01
+    )
     base = editor.edit(tiny_chat_lm, [first])
     free = editor.edit(tiny_chat_lm, [second], base=base)
     kept = editor.edit(tiny_chat_lm, [second], base=base, earlier=[first])
@@ -103,18 +106,22 @@ def test_earlier_facts_are_protected(tiny_chat_lm: LanguageModel, moments: Momen
     assert moved[1] < 0.3 * moved[0]
 
 
-def test_the_null_space_makes_room_for_facts_up_to_its_limit(generator: torch.Generator) -> None:
-    values = torch.linspace(0.1, 1.0, 16, dtype=torch.float64)
-    turn = torch.linalg.qr(torch.randn(16, 16, generator=generator, dtype=torch.float64))[0]
-    moment = SecondMoment(turn @ torch.diag(values) @ turn.T, 100, 0.0)
+@pytest.mark.parametrize("facts", [0, 6, 40])
+def test_the_soft_form_is_its_formula(generator: torch.Generator, facts: int) -> None:
+    moment, keys, rest = random_moment(24, generator), draw(generator, 24, 5), draw(generator, 5, 7)
+    earlier = draw(generator, 24, facts) if facts else torch.zeros(1, 0, dtype=torch.float64)
+    u, v = soft_factors(moment, keys, earlier, rest, 0.7, 0.02)
+    past = earlier @ earlier.T if facts else torch.zeros(24, 24, dtype=torch.float64)
+    system = 0.7 * (moment.matrix + 0.02 * past) + keys @ keys.T
+    assert torch.allclose(u @ v, torch.linalg.solve(system, keys @ rest), atol=1e-10)
 
-    def width(wanted: int) -> int:
-        return null_space(moment, 0.05, wanted, most=0.3)[0].shape[1]
 
-    narrow, limit = width(0), int((values.cumsum(0) <= 0.3 * values.sum()).sum())
-    assert 1 < narrow < limit < 16
-    assert width(narrow - 1) == narrow
-    assert width(narrow + 1) == narrow + 1
-    assert width(100) == limit
-    basis, power = null_space(moment, 0.05, 100, most=0.3)
-    assert torch.allclose((basis.T @ moment.matrix @ basis).trace(), torch.tensor(power, dtype=torch.float64))
+def test_spared_keys_see_less_of_a_direction(generator: torch.Generator) -> None:
+    moment, earlier, keys = random_moment(20, generator), draw(generator, 6, 20), draw(generator, 3, 20)
+    free = moment.solve(keys.T).T
+    assert torch.equal(spared(moment, earlier, free, 0.0), free)
+    for weight in (0.1, 10.0):
+        found = spared(moment, earlier, free, weight)
+        wanted = torch.linalg.solve(moment.matrix + weight * earlier.T @ earlier, keys.T).T
+        assert torch.allclose(found, wanted, atol=1e-10)
+    assert (earlier @ found.T).norm() < 0.05 * (earlier @ free.T).norm()

@@ -22,7 +22,9 @@ from tests.editors.helpers import capital_edit
 
 def test_the_update_is_the_closed_form(tiny_chat_lm: LanguageModel, moments: MomentStore, edit: Edit) -> None:
     layer = 0
-    overlay = get_editor("r-rome", moments=moments, layer=layer, prefixes=4, dosed=False).edit(tiny_chat_lm, [edit])
+    overlay = get_editor("r-rome", moments=moments, layer=layer, prefixes=4, dosed=False, repair=0).edit(
+        tiny_chat_lm, [edit]
+    )
     module = down_projection(tiny_chat_lm, layer)
     weight, bias = weight_in_out(module).detach().double(), module.bias.detach().double()
     delta = overlay.delta(tiny_chat_lm.architecture.down(layer)).double()
@@ -52,7 +54,7 @@ def test_a_dosed_value_is_found_under_what_each_row_will_get(
     tiny_chat_lm: LanguageModel, moments: MomentStore, edit: Edit
 ) -> None:
     layer = 0
-    overlay = get_editor("r-rome", moments=moments, layer=layer, prefixes=4).edit(tiny_chat_lm, [edit])
+    overlay = get_editor("r-rome", moments=moments, layer=layer, prefixes=4, repair=0).edit(tiny_chat_lm, [edit])
     delta = overlay.delta(tiny_chat_lm.architecture.down(layer)).double()
     problems = build_problems(tiny_chat_lm, [edit], sample_prefixes(tiny_chat_lm, count=4))
     rows = (*problems[0].rows, *problems[0].essence)
@@ -76,7 +78,7 @@ def test_released_form_uses_two_keys(tiny_chat_lm: LanguageModel, moments: Momen
     deltas = {key: overlay.delta(tiny_chat_lm.architecture.down(layer)) for key, overlay in overlays.items()}
     assert not torch.allclose(deltas["released"], deltas["mean"])
     assert not torch.allclose(deltas["released"], deltas["prompt"])
-    same = get_editor("r-rome", moments=moments, layer=layer, prefixes=4).edit(tiny_chat_lm, [edit])
+    same = get_editor("r-rome", moments=moments, layer=layer, prefixes=4, repair=0).edit(tiny_chat_lm, [edit])
     assert torch.equal(deltas["mean"], same.delta(tiny_chat_lm.architecture.down(layer)))
 
 
