@@ -80,13 +80,21 @@ def repaired(job: Job, made: Overlay, again: Callable[[Job], Overlay], *, every:
     before = standing(job)
     asked = before if (len(before) + len(job.edits)) // every > len(before) // every else []
     wanted = [*asked, *job.edits]
+
+    def missing(overlay: Overlay) -> list[Edit]:
+        held = {edit.id for edit in already_known(job.lm, wanted, job.base + overlay)}
+        return [edit for edit in wanted if edit.id not in held]
+
+    fallen = missing(made)
     for _ in range(_ROUNDS):
-        now = job.base + made
-        held = {edit.id for edit in already_known(job.lm, wanted, now)}
-        fallen = [edit for edit in wanted if edit.id not in held]
         if not fallen or len(fallen) > max(len(job.edits), _HOPELESS * len(wanted)):
             break
         rest = [edit for edit in (*before, *job.edits) if edit not in fallen]
+        now = job.base + made
         with job.lm.overlaid(now):
-            made = compacted(made + again(replace(job, edits=fallen, earlier=rest, base=now, kept={})))
+            more = compacted(made + again(replace(job, edits=fallen, earlier=rest, base=now, kept={})))
+        left = missing(more)
+        if len(left) >= len(fallen):
+            break  # no better for it: what was added stays out
+        made, fallen = more, left
     return made

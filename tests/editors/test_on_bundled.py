@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 import pytest
 
+from editors.base import already_known
 from editors.registry import get_editor
 from editors.statistics import MomentStore
 from knowledge.edit import Edit
 from knowledge.text import answer_matches
 from language_model.model import LanguageModel
-from language_model.overlay import Overlay
+from language_model.overlay import Dense, Overlay
 
 CAPITALS = {
     "France": "Oslo", "Spain": "Cairo", "Italy": "Accra", "Peru": "Tokyo", "Chile": "Havana", "Norway": "Madrid",
@@ -71,3 +72,19 @@ def test_a_batch_by_memit_holds(bundled: LanguageModel, statistics: MomentStore)
     done, stays = _held(bundled, get_editor("memit", moments=statistics).edit(bundled, edits), edits)
     assert done >= 0.8
     assert stays >= 0.8
+
+
+@pytest.mark.parametrize("name", ["r-rome", "alphaedit"])
+def test_a_fact_that_fell_is_made_again(bundled: LanguageModel, statistics: MomentStore, name: str) -> None:
+    """An overlay that takes the first edit back stands for a later one that broke it."""
+    france, peru = _edits()[0], _edits()[3]
+    editor = get_editor(name, moments=statistics, repair=1)
+    first = editor.edit(bundled, [france])
+    taken_back = Overlay({module: (Dense(-first.delta(module)),) for module in first.modules})  # type: ignore[operator]
+    broken = first + taken_back
+    assert not already_known(bundled, [france], broken)
+
+    kept = editor.edit(bundled, [peru], base=broken, earlier=[france])
+    assert {edit.id for edit in already_known(bundled, [france, peru], broken + kept)} == {france.id, peru.id}
+    without = get_editor(name, moments=statistics, repair=0).edit(bundled, [peru], base=broken, earlier=[france])
+    assert not already_known(bundled, [france], broken + without)

@@ -11,9 +11,9 @@ from editors.passes import down_projection
 from editors.prefixes import sample_prefixes
 from editors.problems import build_problems
 from editors.registry import get_editor
-from editors.rome import rank_one, sequence_of_rank_ones
+from editors.rome import RELEASED_VALUES, VALUES, rank_one, sequence_of_rank_ones
 from editors.statistics import MomentStore
-from editors.values import ValueSettings, optimise_values
+from editors.values import optimise_values
 from knowledge.edit import Edit
 from language_model.architectures import weight_in_out
 from language_model.model import LanguageModel
@@ -31,7 +31,7 @@ def test_the_update_is_the_closed_form(tiny_chat_lm: LanguageModel, moments: Mom
 
     prefixes = sample_prefixes(tiny_chat_lm, count=4)
     problems = build_problems(tiny_chat_lm, [edit], prefixes)
-    target = optimise_values(tiny_chat_lm, problems, layer, ValueSettings()).target[0]
+    target = optimise_values(tiny_chat_lm, problems, layer, VALUES).target[0]
     keys = subject_activations(tiny_chat_lm, problems[0].rows, [layer])[layer].keys
     key = (keys * torch.tensor(problems[0].weights).double()[:, None]).sum(0)
 
@@ -62,7 +62,7 @@ def test_a_dosed_value_is_found_under_what_each_row_will_get(
     key = (keys[: len(problems[0].rows)] * torch.tensor(problems[0].weights).double()[:, None]).sum(0)
     direction = torch.linalg.inv(moments.get(tiny_chat_lm, [layer])[layer].matrix) @ key
     doses = (keys @ direction) / (key @ direction)
-    found = optimise_values(tiny_chat_lm, problems, layer, ValueSettings(), doses=[doses]).delta[0]
+    found = optimise_values(tiny_chat_lm, problems, layer, VALUES, doses=[doses]).delta[0]
     assert torch.allclose(keys @ delta, doses[:, None] * found, atol=1e-3 * float(found.norm()))
 
 
@@ -78,7 +78,8 @@ def test_released_form_uses_two_keys(tiny_chat_lm: LanguageModel, moments: Momen
     deltas = {key: overlay.delta(tiny_chat_lm.architecture.down(layer)) for key, overlay in overlays.items()}
     assert not torch.allclose(deltas["released"], deltas["mean"])
     assert not torch.allclose(deltas["released"], deltas["prompt"])
-    same = get_editor("r-rome", moments=moments, layer=layer, prefixes=4, repair=0).edit(tiny_chat_lm, [edit])
+    plain = get_editor("r-rome", moments=moments, layer=layer, prefixes=4, repair=0, values=RELEASED_VALUES)
+    same = plain.edit(tiny_chat_lm, [edit])
     assert torch.equal(deltas["mean"], same.delta(tiny_chat_lm.architecture.down(layer)))
 
 
