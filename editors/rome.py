@@ -38,8 +38,7 @@ from language_model.overlay import LowRank, Overlay
 KeyChoice = Literal["released", "mean", "prompt"]
 
 
-# A value that just suffices disturbs least; an edit that it leaves short is seen and made again (``repair``).
-VALUES = ValueSettings(stop_loss=0.15, stride=0.07)
+VALUES = ValueSettings()
 RELEASED_VALUES = ValueSettings(rule="adam")
 
 
