@@ -36,21 +36,21 @@ from language_model.model import LanguageModel
 from language_model.overlay import Overlay
 
 VALUES = replace(MEMIT_VALUES, rule="steepest", stop_loss=0.01, stride=0.05)
-# lambda of the soft form, for each input of the layer and each fact so far, and its bounds. Few facts may change much,
-# so that other wordings come right too (on our bundled model generality is 96 % at 0.1, 83 % at 0.8); of many, each has
-# to be light, and what it leaves short is seen to afterwards (of 400 facts 96 % hold at 0.8, 90 % at 0.3).
+# The price of the soft form, lambda for each input of the layer: so much for each fact so far, within bounds. Few facts
+# may change much, so that other wordings come right too (on our bundled model generality is 96 % at 0.1, 83 % at 0.8);
+# of many, each has to be light (with one round of repairs 94.5 % of 400 facts held at 0.8, 90 % at 0.3).
 PRICE, LEAST, MOST = 0.004, 0.1, 0.8
 
 
 @dataclass(frozen=True)
 class AlphaEditSettings(MemitSettings):
-    """MEMIT's settings and the null space."""
+    """MEMIT's settings and the null space. ``weight`` is not used."""
 
     values: ValueSettings = VALUES
-    weight: float = MOST  # in the soft form, where set; otherwise it grows with the facts (``PRICE``)
     energy: float = 0.02  # the null space is the widest that holds at most this share of E|k|^2
     l2: float = 1.0  # in units of the ordinary key's mean square inside the null space, tr(P C)
     soft: bool | None = None  # no hard null space but a price on what ordinary keys use; None: in shallow models
+    price: float | None = None  # in the soft form: lambda for each input; None: grows with the facts (``PRICE``)
     protect: float = 0.0005  # in the soft form: what an earlier fact's key weighs beside all ordinary ones
     repair: int = 1  # after so many facts those that fell are made again; 0: never
 
@@ -84,8 +84,9 @@ class AlphaEdit(Memit):
         assert isinstance(settings, AlphaEditSettings)
         earlier = earlier_keys(job, settings.layers or (layer,), layer)
         if settings.soft:
-            facts = len(job.earlier) + len(job.edits)
-            price = settings.weight if "weight" in self.overrides else min(MOST, max(LEAST, PRICE * facts))
+            price = settings.price
+            if price is None:
+                price = min(MOST, max(LEAST, PRICE * (len(job.earlier) + len(job.edits))))
             return soft_factors(moment, keys.T, earlier.T, rest, price * keys.shape[1], settings.protect)
         basis, power = null_space(moment, settings.energy)
         return null_space_factors(basis, keys.T, earlier.T, rest, settings.l2 * power)

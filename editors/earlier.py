@@ -91,8 +91,10 @@ def repaired(job: Job, made: Overlay, again: Callable[[Job], Overlay], *, every:
             break
         rest = [edit for edit in (*before, *job.edits) if edit not in fallen]
         now = job.base + made
+        job.progress(0.97, f"facts that do not hold, once more: {len(fallen)}")
+        repair = replace(job, edits=fallen, earlier=rest, base=now, kept={}, progress=lambda share, what: None)
         with job.lm.overlaid(now):
-            more = compacted(made + again(replace(job, edits=fallen, earlier=rest, base=now, kept={})))
+            more = compacted(made + again(repair))
         left = missing(more)
         if len(left) >= len(fallen):
             break  # no better for it: what was added stays out

@@ -41,5 +41,8 @@ def test_earlier_facts_are_asked_now_and_then_only(trained: LanguageModel) -> No
         repaired(job_of(trained, [known], Overlay.empty(), earlier[:before]), Overlay.empty(), again, every=every)
     # of one earlier fact two facts make no multiple of three; of two they do, but both have fallen: too many
     assert made_again == []
+    few = [capital_edit(*countries[7]), earlier[0]]  # one that holds and one that fell, and three facts in all
+    repaired(job_of(trained, [known], Overlay.empty(), few), Overlay.empty(), again, every=3)
+    assert made_again.pop() == [earlier[0].subject]
     repaired(job_of(trained, [known, unknown], Overlay.empty(), []), Overlay.empty(), again, every=100)
     assert made_again == [[unknown.subject]]  # an edit of this very call is asked always, and once: nothing came of it
