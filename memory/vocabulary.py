@@ -59,7 +59,7 @@ class Vocabulary:
     near: frozenset[frozenset[str]]  # pairs of groups
 
     def extended(self, wordings: Mapping[str, Mapping[str, Sequence[str]]]) -> Vocabulary:
-        """With more ways to ask for some of the senses, by id and then by "cloze", "question" or "noun".
+        """With more ways to ask for some of the senses, by id and then by "cloze", "question", "noun" or "asked".
 
         They are for questions only: a stored fact is not worded like that.
         """
@@ -67,7 +67,8 @@ class Vocabulary:
         def more(sense: Sense) -> Sense:
             table = wordings.get(sense.id, {})
             nouns = (f"What is {noun}?" for noun in table.get("noun", ()))
-            texts = dict.fromkeys((*sense.more, *table.get("question", ()), *table.get("cloze", ()), *nouns))
+            asked = (text for kind in ("question", "cloze", "asked") for text in table.get(kind, ()))
+            texts = dict.fromkeys((*sense.more, *asked, *nouns))
             known = {*sense.cloze, *sense.question}
             return replace(sense, more=tuple(text for text in texts if text not in known))
 
