@@ -13,8 +13,8 @@ Released: eigenvalues under 0.02 and L2 = 10, which fit one model's scale; here 
 A small model has no wide null space: in our bundled model less than a quarter of a layer's inputs hold 2 % of the
 ordinary keys' energy, and as many facts fill them up. So in a shallow model the space has soft edges: instead of
 forbidding used directions, each is charged by how much it is used, delta = R K^T (w K_p K_p^T + K K^T + lambda C)^-1,
-which is the same aim with a price in place of the projector. And after a batch, the facts that fell are made again
-(:mod:`editors.earlier`). ``soft=False, repair=0`` is the published way.
+which is the same aim with a price in place of the projector. And after a batch, the facts that fell are learned again
+(:mod:`editors.rehearsal`). ``soft=False, repair=0`` is the published way.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ import torch
 from torch import Tensor
 
 from editors.base import Job
-from editors.earlier import earlier_keys, repaired, spared
+from editors.earlier import earlier_keys, spared
 from editors.memit import VALUES as MEMIT_VALUES
 from editors.memit import Memit, MemitSettings
 from editors.presets import SHALLOW
+from editors.rehearsal import REHEARSAL, RehearsalSettings, rehearsed
 from editors.statistics import SecondMoment
 from editors.values import ValueSettings
 from language_model.model import LanguageModel
@@ -52,7 +53,8 @@ class AlphaEditSettings(MemitSettings):
     soft: bool | None = None  # no hard null space but a price on what ordinary keys use; None: in shallow models
     price: float | None = None  # in the soft form: lambda for each input; None: grows with the facts (``PRICE``)
     protect: float = 0.0005  # in the soft form: what an earlier fact's key weighs beside all ordinary ones
-    repair: int = 1  # after so many facts those that fell are made again; 0: never
+    repair: int = 1  # after so many facts those that fell are learned again; 0: never
+    rehearsal: RehearsalSettings = REHEARSAL
 
 
 class AlphaEdit(Memit):
@@ -72,11 +74,11 @@ class AlphaEdit(Memit):
 
     def compute(self, job: Job, settings: MemitSettings) -> Overlay:
         assert isinstance(settings, AlphaEditSettings)
-        compute = super().compute
-        made = compute(job, settings)
+        made = super().compute(job, settings)
         if not settings.repair:
             return made
-        return repaired(job, made, lambda again: compute(again, settings), every=settings.repair)
+        assert settings.layers is not None
+        return rehearsed(job, made, settings.layers, self.moments, settings.rehearsal, every=settings.repair)
 
     def change(
         self, job: Job, settings: MemitSettings, layer: int, moment: SecondMoment, keys: Tensor, rest: Tensor

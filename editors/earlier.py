@@ -1,31 +1,23 @@
-"""Earlier facts in a sequence of edits: leaving their keys alone, and making again what a later edit broke.
+"""Earlier facts in a sequence of edits: which of them stand, and leaving their keys alone.
 
     directions = spared(moment, earlier_keys(job, [layer], layer), directions, settings.protect)
-    made = repaired(job, made, again, every=10)
 
-Least squares asks for whole vectors, so a layer's keys are soon spent, and some earlier answer always falls. What has
-to hold is only the answer; making the few that fell again, like a perceptron, keeps far more facts than either alone.
+What falls all the same is learned again by :mod:`editors.rehearsal`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from editors.base import Job, already_known
-from editors.compacting import compacted
+from editors.base import Job
 from editors.keys import subject_activations
 from editors.problems import build_problems
 from editors.statistics import SecondMoment
 from knowledge.edit import Edit
 from knowledge.text import normalise_key
-from language_model.overlay import Overlay
-
-_ROUNDS = 3  # at most; the second finds what the first broke or left short
-_HOPELESS = 0.25  # where more than this share has fallen, making it all again would only tear the model further
 
 
 def standing(job: Job) -> list[Edit]:
@@ -68,35 +60,3 @@ def spared(moment: SecondMoment, earlier: Tensor, directions: Tensor, weight: fl
     inner = earlier @ solved
     inner.diagonal().add_(1 / weight)
     return directions - (solved @ torch.linalg.solve(inner, earlier @ directions.T)).T
-
-
-def repaired(job: Job, made: Overlay, again: Callable[[Job], Overlay], *, every: int) -> Overlay:
-    """``made``, and on top of it once more the edits that did not take, and the earlier facts that fell.
-
-    Args:
-        again: computes a job's edits; called with ``made`` active.
-        every: the earlier facts are asked only when their number passes a multiple of this, since all have to be asked.
-    """
-    before = standing(job)
-    asked = before if (len(before) + len(job.edits)) // every > len(before) // every else []
-    wanted = [*asked, *job.edits]
-
-    def missing(overlay: Overlay) -> list[Edit]:
-        held = {edit.id for edit in already_known(job.lm, wanted, job.base + overlay)}
-        return [edit for edit in wanted if edit.id not in held]
-
-    fallen = missing(made)
-    for _ in range(_ROUNDS):
-        if not fallen or len(fallen) > max(len(job.edits), _HOPELESS * len(wanted)):
-            break
-        rest = [edit for edit in (*before, *job.edits) if edit not in fallen]
-        now = job.base + made
-        job.progress(0.97, f"facts that do not hold, once more: {len(fallen)}")
-        repair = replace(job, edits=fallen, earlier=rest, base=now, kept={}, progress=lambda share, what: None)
-        with job.lm.overlaid(now):
-            more = compacted(made + again(repair))
-        left = missing(more)
-        if len(left) >= len(fallen):
-            break  # no better for it: what was added stays out
-        made, fallen = more, left
-    return made

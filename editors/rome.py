@@ -10,7 +10,8 @@ where k is k* again in R-ROME, and the bare prompt's key in the released ROME, w
 That mismatch is what makes sequences of released-ROME edits collapse (2403.07175, section 4).
 
 In a sequence R-ROME here also spares the keys of earlier facts (a plain R-ROME counts on their being orthogonal to what
-it writes, and in a small model they are not), and every tenth fact makes those again that fell (``editors.earlier``).
+it writes, and in a small model they are not), and every tenth fact those that fell are learned again, over the layers
+that MEMIT would take (:mod:`editors.rehearsal`).
 ``protect=0, repair=0`` is the published way.
 
 R-ROME's key is a mean over prompts, and a single prompt's key meets only a part of it: 0.6 to 1.4 of the change arrives
@@ -27,10 +28,11 @@ import torch
 from torch import Tensor
 
 from editors.base import Editor, Hparams, Job
-from editors.earlier import earlier_keys, repaired, spared
+from editors.earlier import earlier_keys, spared
 from editors.keys import mean_by_group, subject_activations
-from editors.presets import patient
+from editors.presets import layer_window, patient
 from editors.problems import ESSENCE, build_problems
+from editors.rehearsal import REHEARSAL, RehearsalSettings, rehearsed
 from editors.values import ValueSettings, check_layer, optimise_values
 from language_model.model import LanguageModel
 from language_model.overlay import LowRank, Overlay
@@ -52,9 +54,10 @@ class RomeSettings(Hparams):
     prefix_lengths: tuple[int, ...] = (5, 10)  # in tokens, equal shares
     essence: tuple[str, ...] = ESSENCE  # wordings about the subject that must read on as before
     values: ValueSettings = VALUES
-    second_moments: bool = True  # False: C is the identity, for the paper's ablation
+    second_moments: bool = True  # False: C is the identity, for the paper's ablation; nothing is spared or repaired
     protect: float = 0.001  # with key "mean": what an earlier fact's key weighs beside all ordinary ones; 0: nothing
-    repair: int = 10  # with key "mean": after so many facts those that fell are made again; 0: never
+    repair: int = 10  # with key "mean": after so many facts those that fell are learned again; 0: never
+    rehearsal: RehearsalSettings = REHEARSAL
     dosed: bool = True  # with key "mean": find v* under the change that each row will really get (see the module)
 
 
@@ -116,9 +119,10 @@ class Rome(Editor[RomeSettings]):
 
     def compute(self, job: Job, settings: RomeSettings) -> Overlay:
         made = self.change(job, settings)
-        if settings.key != "mean" or not settings.repair:
+        if settings.key != "mean" or not settings.second_moments or not settings.repair:
             return made
-        return repaired(job, made, lambda again: self.change(again, settings), every=settings.repair)
+        window = layer_window(job.lm, ends_at=settings.layer)
+        return rehearsed(job, made, window, self.moments, settings.rehearsal, every=settings.repair)
 
     def change(self, job: Job, settings: RomeSettings) -> Overlay:
         """Several edits are a sequence: values are found together, changes made one after another, each exact."""

@@ -1,0 +1,90 @@
+"""Facts that fell are learned again, and what stands beside them stays."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from editors.base import Job, already_known
+from editors.passes import down_projection
+from editors.rehearsal import REHEARSAL, rehearsed
+from editors.statistics import MomentStore
+from knowledge.edit import Edit
+from language_model.model import LanguageModel
+from language_model.overlay import Overlay
+from tests.editors.helpers import capital_edit, facts
+
+LAYERS = (1, 2)
+CAPITALS = [(country, city) for country, relation, city in facts() if relation == "capital"]
+KNOWN = [capital_edit(country, city) for country, city in CAPITALS]
+NEW = [capital_edit(country, CAPITALS[number - 1][1]) for number, (country, _) in enumerate(CAPITALS)]
+
+
+def job_of(lm: LanguageModel, edits: list[Edit], earlier: list[Edit]) -> Job:
+    return Job(lm, edits, Overlay.empty(), earlier, lambda share, what: None)
+
+
+def test_a_fallen_fact_comes_back_and_the_others_stay(trained: LanguageModel, moments: MomentStore) -> None:
+    made = rehearsed(
+        job_of(trained, [KNOWN[0]], [*KNOWN[1:6], NEW[6]]), Overlay.empty(), LAYERS, moments, REHEARSAL, every=1
+    )
+    assert len(already_known(trained, [*KNOWN[:6], NEW[6]], made)) == 7
+    others = [edit for edit in KNOWN if edit.subject != NEW[6].subject]
+    assert len(already_known(trained, others, made)) >= len(others) - 1  # rehearsed or not
+    assert set(made.modules) == {trained.architecture.down(layer) for layer in LAYERS}
+
+
+def test_earlier_facts_are_asked_now_and_then_only(trained: LanguageModel, moments: MomentStore) -> None:
+    start = Overlay.empty()
+    for earlier, every in (([NEW[1]], 3), ([NEW[1], *KNOWN[2:4]], 3)):  # two facts, then four: no multiple of three
+        job = job_of(trained, [KNOWN[0]], earlier)
+        assert rehearsed(job, start, LAYERS, moments, REHEARSAL, every=every) is start
+    job = job_of(trained, [KNOWN[0]], [NEW[1], KNOWN[2], KNOWN[3], KNOWN[4], KNOWN[5]])  # the sixth
+    assert already_known(trained, [NEW[1]], rehearsed(job, start, LAYERS, moments, REHEARSAL, every=3))
+
+
+def test_nothing_is_done_where_all_hold_or_most_have_fallen(trained: LanguageModel, moments: MomentStore) -> None:
+    start = Overlay.empty()
+    for earlier in (KNOWN[1:6], NEW[1:6]):
+        job = job_of(trained, [KNOWN[0]], earlier)
+        assert rehearsed(job, start, LAYERS, moments, REHEARSAL, every=1) is start
+
+
+def test_what_does_not_help_is_not_kept(trained: LanguageModel, moments: MomentStore) -> None:
+    start = Overlay.empty()
+    still = replace(REHEARSAL, stride=1e-9)
+    assert rehearsed(job_of(trained, [NEW[0]], []), start, LAYERS, moments, still, every=1) is start
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_step_is_the_steepest_for_what_it_does_to_ordinary_keys(
+    trained: LanguageModel, moments: MomentStore, layer: int
+) -> None:
+    """Against the gradient of the weight itself, by another way through the model."""
+    once = replace(REHEARSAL, rounds=1, steps=1, weight=0.0, stride=0.3, enough=0.0)
+    made = rehearsed(job_of(trained, [NEW[0]], []), Overlay.empty(), [layer], moments, once, every=1)
+    delta = made.delta(trained.architecture.down(layer))
+    assert delta is not None
+
+    weight = down_projection(trained, layer).weight
+    loss = torch.zeros(())
+    weight.requires_grad_(True)
+    try:
+        end = trained.tokenizer.convert_tokens_to_ids("<|end|>")  # where this model would stop after any answer
+        for prompt, after in ((NEW[0].text, []), (trained.chat(NEW[0].question or ""), [end])):
+            head = trained.codec.encode(prompt)
+            target = [*trained.target_ids_after(prompt, NEW[0].target_new), *after]
+            logits = trained.model(input_ids=torch.tensor([[*head, *target]])).logits[0, len(head) - 1 : -1]
+            loss = loss + torch.nn.functional.cross_entropy(logits, torch.tensor(target))
+        (gradient,) = torch.autograd.grad(loss, weight)
+    finally:
+        weight.requires_grad_(False)
+    moment = moments.get(trained, [layer])[layer].matrix
+    natural = torch.linalg.solve(moment, gradient.double())
+    cosine = -(natural * delta).sum() / natural.norm() / delta.double().norm()
+    assert cosine > 0.999
+    usual = (weight.double() * (moment @ weight.double())).sum().sqrt()
+    size = (delta.double() * (moment @ delta.double())).sum().sqrt()
+    assert float(size / usual) == pytest.approx(0.3, rel=0.01)
