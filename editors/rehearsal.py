@@ -51,7 +51,7 @@ class RehearsalSettings:
     momentum: float = 0.8
     weight: float = 2.0  # of KL on ordinary text
     facts: int = 32  # rows that do not hold, in a step
-    held: int = 32  # rows that hold
+    held: int = 32  # rows that hold, at most; four for each that does not
     texts: int = 32  # ordinary texts
     length: int = 64  # tokens of an ordinary text at most
     loss: float = 0.2  # a row above counts among those that do not hold, though its answer may still come out
@@ -102,7 +102,7 @@ def rehearsed(
         weak = {*((losses > settings.loss) | wrong).nonzero()[:, 0].tolist()}
         held = [row for row in range(len(rows)) if row not in weak]
         for part in _parts(sorted(weak), settings, rng):
-            beside = rng.sample(held, min(len(held), settings.held))
+            beside = rng.sample(held, min(len(held), settings.held, 4 * len(part)))
             course.step([rows[row] for row in (*part, *beside)], settings.fading**number, rng)
         now = course.overlay()
         losses, wrong = _ask(job.lm, rows[:asked], job.base + now)

@@ -10,7 +10,7 @@ where k is k* again in R-ROME, and the bare prompt's key in the released ROME, w
 That mismatch is what makes sequences of released-ROME edits collapse (2403.07175, section 4).
 
 In a sequence R-ROME here also spares the keys of earlier facts (a plain R-ROME counts on their being orthogonal to what
-it writes, and in a small model they are not), and every tenth fact those that fell are learned again, over the layers
+it writes, and in a small model they are not), and every twentieth fact those that fell are learned again, over the layers
 that MEMIT would take (:mod:`editors.rehearsal`).
 ``protect=0, repair=0`` is the published way.
 
@@ -56,7 +56,7 @@ class RomeSettings(Hparams):
     values: ValueSettings = VALUES
     second_moments: bool = True  # False: C is the identity, for the paper's ablation; nothing is spared or repaired
     protect: float = 0.001  # with key "mean": what an earlier fact's key weighs beside all ordinary ones; 0: nothing
-    repair: int = 10  # with key "mean": after so many facts those that fell are learned again; 0: never
+    repair: int = 20  # with key "mean": after so many facts those that fell are learned again; 0: never
     rehearsal: RehearsalSettings = REHEARSAL
     dosed: bool = True  # with key "mean": find v* under the change that each row will really get (see the module)
 
