@@ -29,7 +29,7 @@ from editors.base import Job
 from editors.earlier import earlier_keys, spared
 from editors.memit import VALUES as MEMIT_VALUES
 from editors.memit import Memit, MemitSettings
-from editors.presets import SHALLOW
+from editors.presets import SHALLOW, repaired_every
 from editors.rehearsal import REHEARSAL, RehearsalSettings, rehearsed
 from editors.statistics import SecondMoment
 from editors.values import ValueSettings
@@ -53,7 +53,7 @@ class AlphaEditSettings(MemitSettings):
     soft: bool | None = None  # no hard null space but a price on what ordinary keys use; None: in shallow models
     price: float | None = None  # in the soft form: lambda for each input; None: grows with the facts (``PRICE``)
     protect: float = 0.0005  # in the soft form: what an earlier fact's key weighs beside all ordinary ones
-    repair: int = 1  # after so many facts those that fell are learned again; 0: never
+    repair: int | None = None  # after so many facts those that fell are learned again; 0: never
     rehearsal: RehearsalSettings = REHEARSAL
 
 
@@ -70,7 +70,7 @@ class AlphaEdit(Memit):
         assert isinstance(found, AlphaEditSettings)
         if found.soft is None:
             found = replace(found, soft=lm.num_layers <= SHALLOW)
-        return found
+        return replace(found, repair=repaired_every(lm, found.repair, 1))
 
     def compute(self, job: Job, settings: MemitSettings) -> Overlay:
         assert isinstance(settings, AlphaEditSettings)
@@ -78,7 +78,9 @@ class AlphaEdit(Memit):
         if not settings.repair:
             return made
         assert settings.layers is not None
-        return rehearsed(job, made, settings.layers, self.moments, settings.rehearsal, every=settings.repair)
+        return rehearsed(
+            job, made, settings.layers, self.moments, settings.rehearsal, every=settings.repair, seed=settings.seed
+        )
 
     def change(
         self, job: Job, settings: MemitSettings, layer: int, moment: SecondMoment, keys: Tensor, rest: Tensor

@@ -117,7 +117,7 @@ class Memit(Editor[MemitSettings]):
         moments = self.moments.get(lm, layers, job.part(0.6, 0.8))
         made = Overlay.empty()
         for number, layer in enumerate(layers):
-            job.progress(0.8 + 0.2 * number / len(layers), f"layer {layer}")
+            job.progress(0.8 + 0.15 * number / len(layers), f"layer {layer}")
             keys, rest = spread.at(layer, job.base + made, values.delta)
             u, v = self.change(job, settings, layer, moments[layer], keys, rest / (len(layers) - number))
             made = made + Overlay({lm.architecture.down(layer): (compact(u, v),)})

@@ -106,6 +106,15 @@ def patient(lm: LanguageModel, values: ValueSettings) -> ValueSettings:
     )
 
 
+def repaired_every(lm: LanguageModel, repair: int | None, default: int) -> int:
+    """After how many facts of a sequence those that fell are learned again: in shallow models unless set, since it
+    takes gradients through the whole model and second moments of several layers.
+    """
+    if repair is not None:
+        return repair
+    return default if lm.num_layers <= SHALLOW else 0
+
+
 def layer_window(lm: LanguageModel, *, ends_at: int | None = None) -> tuple[int, ...]:
     """The consecutive layers over which MEMIT and its successors spread an edit: 5 in deep models, 3 in shallow
     ones.

@@ -4,18 +4,20 @@
 
 A closed-form edit asks a layer for whole vectors at its keys. In a sequence the keys are soon spent, and some earlier
 answer always falls. What has to hold is much less: that the answers come out, and that ordinary text reads on as it
-did. So where facts have fallen, a few gradient steps complete the change of the edited layers,
+did. So where facts have fallen, a few gradient steps complete the change of the edited layers, down
 
-    sum over facts of -log p(target)  +  weight * KL(before || now) on ordinary text
+    sum over fallen rows of -log p(target) / 32  +  weight * KL(before || now) on ordinary text
 
 with facts that hold asked beside those that fell, which is rehearsal (Robins 1995, Catastrophic forgetting, rehearsal
 and pseudorehearsal) on the edits themselves. A step is the one that goes down most for its size in E|delta^T k|^2 over
 ordinary keys k, so its direction is C^-1 times the gradient: what ordinary keys rarely use is changed first, as in the
-closed forms. In a bundled-model sequence eight such steps after a batch of fifty put a third of its rows right.
+closed forms. In a sequence on our bundled model some ten such steps after a batch of fifty put a third of its rows
+right.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import random
 from collections.abc import Iterator, Sequence
@@ -28,18 +30,22 @@ from torch import Tensor, nn
 
 from editors.base import Job
 from editors.earlier import standing
-from editors.passes import block, down_projection, head, hidden_of, hooked, pad
+from editors.passes import block, down_projection, head, hidden_of, hooked
 from editors.problems import build_problems
-from editors.rewrites import Row
+from editors.rewrites import Row, whole_word
 from editors.statistics import MomentStore
 from knowledge.edit import Edit
 from language_model.architectures import weight_in_out
 from language_model.model import LanguageModel
-from language_model.overlay import Dense, LowRank, Overlay
+from language_model.overlay import Adapter, Dense, LowRank, Overlay
+
+log = logging.getLogger(__name__)
 
 _HOPELESS = 0.25  # where more than this share has fallen, steps would only tear the model further
+_FEW = 8  # facts; of so few any share can be learned
 _KEPT = 0.9999  # of the square of the change; the rest of its singular values is left out
 _TOKENS = 2048  # in one pass, padding included
+_LOGITS = 2**25  # in one pass, as a number of elements: 128 MiB in float32, several times over with gradients
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,7 @@ class RehearsalSettings:
     length: int = 64  # tokens of an ordinary text at most
     loss: float = 0.2  # a row above counts among those that do not hold, though its answer may still come out
     enough: float = 0.05  # a row below is not pushed any further
-    rounds: int = 8  # of asking all facts; between two, the rows that do not hold are gone through once
+    rounds: int = 8  # of asking all facts; between two, the rows that do not hold are gone through, few of them again
     steps: int = 4  # in a round at least
 
 
@@ -68,50 +74,84 @@ class _Enough(Exception):
 
 
 def rehearsed(
-    job: Job, made: Overlay, layers: Sequence[int], store: MomentStore, settings: RehearsalSettings, *, every: int
+    job: Job,
+    made: Overlay,
+    layers: Sequence[int],
+    store: MomentStore,
+    settings: RehearsalSettings,
+    *,
+    every: int,
+    seed: int = 0,
 ) -> Overlay:
     """``made``, with what it takes on top for its own edits and the earlier facts to hold.
 
     Args:
         layers: whose down-projections may change.
-        every: the earlier facts are asked only when their number passes a multiple of this, since all have to be asked.
+        every: the earlier facts are asked when an own one does not hold, and else only when their number passes a
+            multiple of this.
+        seed: of the draws of rows and texts.
 
     Returns:
-        ``made`` itself where all facts hold, where most have fallen, and where nothing was gained.
+        ``made`` itself where all facts hold, where of many more than a quarter has fallen, and where nothing is gained.
     """
+    plain = _without_edits(job, layers)
     before = standing(job)
+    rows, owner = _rows(job.lm, job.edits, plain)
+    losses, wrong = _ask(job.lm, rows, job.base + made)
     due = (len(before) + len(job.edits)) // every > len(before) // every
-    names = [job.lm.architecture.down(layer) for layer in layers]
-    # what other modules have been given, an imported style for example, is to stay as it is
-    plain = Overlay({name: parts for name, parts in job.base.parts.items() if name not in names})
-    rows, owner = _rows(job.lm, [*job.edits, *before], plain)
-    asked = len(rows) if due else owner.index(len(job.edits)) if before else len(rows)
-    facts = len(job.edits) + (len(before) if due else 0)
+    if not wrong.any() and not due:
+        return made
+    if before:
+        more, whose = _rows(job.lm, before, plain)
+        rows, owner = rows + more, owner + [len(job.edits) + number for number in whose]
+        losses, wrong = (
+            torch.cat(two) for two in zip((losses, wrong), _ask(job.lm, more, job.base + made), strict=True)
+        )
 
-    def fallen(wrong: Tensor) -> int:
+    def fallen() -> int:
         return len({owner[row] for row in wrong.nonzero()[:, 0].tolist()})
 
-    losses, wrong = _ask(job.lm, rows[:asked], job.base + made)
-    fell = fewest = fallen(wrong)
-    if not fell or fell > max(len(job.edits), _HOPELESS * facts):
+    fell = fewest = fallen()
+    if not fell or fell > max(_FEW, len(job.edits), _HOPELESS * (len(job.edits) + len(before))):
+        return made
+    texts = ordinary(job, store, settings.length)
+    if not texts:
+        log.warning("every ordinary text names an edited fact: %d facts that do not hold are left so", fell)
         return made
     course = _Course(job, made, layers, plain, store, settings)
-    rng, best = random.Random(len(rows)), None
+    rng, best = random.Random(seed), None
     for number in range(settings.rounds):
-        job.progress(0.95, f"facts that do not hold: {fell}; learned again, round {number + 1}")
+        job.progress(0.97 + 0.03 * number / settings.rounds, f"learning again: {fell} facts that do not hold")
         weak = {*((losses > settings.loss) | wrong).nonzero()[:, 0].tolist()}
         held = [row for row in range(len(rows)) if row not in weak]
         for part in _parts(sorted(weak), settings, rng):
             beside = rng.sample(held, min(len(held), settings.held, 4 * len(part)))
-            course.step([rows[row] for row in (*part, *beside)], settings.fading**number, rng)
-        now = course.overlay()
-        losses, wrong = _ask(job.lm, rows[:asked], job.base + now)
-        fell = fallen(wrong)
+            asked = [rows[row] for row in (*part, *beside)]
+            if not course.step(asked, rng.sample(texts, min(len(texts), settings.texts)), settings.fading**number):
+                log.warning("a gradient of the facts that do not hold is not finite; nothing more is learned")
+                return made if best is None else made + thinned(best)
+        now = course.change()
+        losses, wrong = _ask(job.lm, rows, job.base + made + now)
+        fell = fallen()
         if fell < fewest:
             fewest, best = fell, now
         if not fell:
             break
-    return made if best is None else best
+    return made if best is None else made + thinned(best)
+
+
+def _without_edits(job: Job, layers: Sequence[int]) -> Overlay:
+    """What is active beside edits of these layers' weights: the model that ordinary text is to be read like.
+
+    Changes of other modules and adapters are part of it; an imported adapter of these very weights is not.
+    """
+    names = [job.lm.architecture.down(layer) for layer in layers]
+    return Overlay(
+        {
+            name: tuple(part for part in parts if name not in names or isinstance(part, Adapter))
+            for name, parts in job.base.parts.items()
+        }
+    )
 
 
 def _rows(lm: LanguageModel, edits: Sequence[Edit], plain: Overlay) -> tuple[list[Row], list[int]]:
@@ -124,7 +164,7 @@ def _rows(lm: LanguageModel, edits: Sequence[Edit], plain: Overlay) -> tuple[lis
     rows = [row for problem in problems for row in problem.rows]
     owner = [number for number, problem in enumerate(problems) for _ in problem.rows]
     chats = [number for number, row in enumerate(rows) if row.form == "chat"]
-    for chunk in _chunks([rows[number].ids for number in chats]):
+    for chunk in _chunks(lm, [rows[number].ids for number in chats]):
         part = [chats[index] for index in chunk]
         with torch.no_grad():
             states, mask = _states(lm, [rows[number].ids for number in part], plain)
@@ -158,46 +198,49 @@ class _Course:
         store: MomentStore,
         settings: RehearsalSettings,
     ) -> None:
-        self.lm, self.base, self.made, self.plain, self.settings = job.lm, job.base, made, plain, settings
+        self.lm, self.start, self.plain, self.settings = job.lm, job.base + made, plain, settings
         self.names = [job.lm.architecture.down(layer) for layer in layers]
-        moments = store.get(job.lm, layers)
+        moments = store.get(job.lm, layers, job.part(0.95, 0.97))
         self.moments = [moments[layer] for layer in layers]
-        self.texts = _ordinary(job, store, settings.length)
         weights = [weight_in_out(down_projection(job.lm, layer)).detach().cpu().double() for layer in layers]
         usual = sum(
             float((weight * (moment.matrix @ weight)).sum())
             for weight, moment in zip(weights, self.moments, strict=True)
         )
         self.stride = settings.stride * math.sqrt(usual)
-        self.change = [torch.zeros_like(weight, dtype=torch.float32) for weight in weights]
-        self.speed = [torch.zeros_like(change) for change in self.change]
+        self.deltas = [torch.zeros_like(weight, dtype=torch.float32) for weight in weights]
+        self.speed = [torch.zeros_like(delta) for delta in self.deltas]
 
-    def step(self, rows: Sequence[Row], size: float, rng: random.Random) -> None:
-        """One step down for these rows and some ordinary texts; ``size`` in strides."""
-        texts = rng.sample(self.texts, min(len(self.texts), self.settings.texts))
-        leaves = [change.clone().requires_grad_(True) for change in self.change]
-        trained = self.base + self.made + Overlay(dict(zip(self.names, ((Dense(x),) for x in leaves), strict=True)))
-        gradient = [torch.zeros_like(change) for change in self.change]
-        tasks = [(chunk, True) for chunk in _chunks([row.ids for row in rows])]
-        tasks += [(chunk, False) for chunk in _chunks(texts)]
-        for chunk, told in tasks:
-            with torch.enable_grad():
-                if told:
-                    loss = self._fact_loss([rows[index] for index in chunk], trained) / self.settings.facts
-                else:
-                    drift = self._drift([texts[index] for index in chunk], trained) / len(texts)
-                    loss = self.settings.weight * drift
+    def change(self) -> Overlay:
+        """What has been learned so far."""
+        return Overlay({name: (Dense(delta.clone()),) for name, delta in zip(self.names, self.deltas, strict=True)})
+
+    def step(self, rows: Sequence[Row], texts: Sequence[Sequence[int]], size: float) -> bool:
+        """One step down for these facts and ordinary texts; ``size`` in strides. False where it is not finite."""
+        leaves = [delta.clone().requires_grad_(True) for delta in self.deltas]
+        trained = self.start + Overlay({name: (Dense(x),) for name, x in zip(self.names, leaves, strict=True)})
+        gradient = [torch.zeros_like(delta) for delta in self.deltas]
+        with torch.enable_grad():
+            for loss in self._losses(rows, texts, trained):
                 found = torch.autograd.grad(loss, leaves)
-            gradient = [total + part.cpu() for total, part in zip(gradient, found, strict=True)]
+                gradient = [total + part for total, part in zip(gradient, found, strict=True)]
         self.speed = [self.settings.momentum * old + new for old, new in zip(self.speed, gradient, strict=True)]
         natural = [moment.solve(speed).float() for moment, speed in zip(self.moments, self.speed, strict=True)]
         length = math.sqrt(sum(float((a * b).sum()) for a, b in zip(natural, self.speed, strict=True)))
-        for change, direction in zip(self.change, natural, strict=True):
-            change -= size * self.stride / max(length, 1e-30) * direction
+        if not math.isfinite(length):
+            return False
+        for delta, direction in zip(self.deltas, natural, strict=True):
+            delta -= size * self.stride / max(length, 1e-30) * direction
+        return True
 
-    def _fact_loss(self, rows: Sequence[Row], overlay: Overlay) -> Tensor:
-        losses, _ = _losses(self.lm, rows, overlay)
-        return torch.where(losses > self.settings.enough, losses, torch.zeros_like(losses)).sum()
+    def _losses(self, rows: Sequence[Row], texts: Sequence[Sequence[int]], overlay: Overlay) -> Iterator[Tensor]:
+        """The parts of the loss, a pass each."""
+        for chunk in _chunks(self.lm, [row.ids for row in rows]):
+            losses, wrong = _losses(self.lm, [rows[index] for index in chunk], overlay)
+            pushed = (losses > self.settings.enough) | wrong  # of a long target one wrong token may hide in the mean
+            yield torch.where(pushed, losses, torch.zeros_like(losses)).sum() / self.settings.facts
+        for chunk in _chunks(self.lm, texts):
+            yield self.settings.weight / len(texts) * self._drift([texts[index] for index in chunk], overlay)
 
     def _drift(self, texts: Sequence[Sequence[int]], overlay: Overlay) -> Tensor:
         """Sum over texts of the mean over their tokens of KL(before || now)."""
@@ -208,47 +251,56 @@ class _Course:
         share = (mask / mask.sum(1, keepdim=True))[mask]
         return ((before.exp() * (before - now)).sum(-1) * share).sum()
 
-    def overlay(self) -> Overlay:
-        """``made`` and what was learned, each matrix as factors where they are smaller."""
-        return self.made + Overlay(
-            {name: (_thin(change),) for name, change in zip(self.names, self.change, strict=True)}
-        )
+
+def thinned(change: Overlay) -> Overlay:
+    """The same change, each matrix as factors where they are smaller."""
+    parts: dict[str, tuple[LowRank | Dense]] = {}
+    for name in change.modules:
+        delta = change.delta(name)
+        assert delta is not None
+        u, s, v = torch.linalg.svd(delta, full_matrices=False)
+        share = s.square().cumsum(0) / s.square().sum().clamp_min(1e-30)
+        rank = int((share < _KEPT).sum()) + 1
+        small = rank * sum(delta.shape) <= delta.numel()
+        thin = LowRank((u[:, :rank] * s[:rank]).contiguous(), v[:rank].contiguous())
+        parts[name] = (thin if small else Dense(delta),)
+    return Overlay(parts)
 
 
-def _thin(change: Tensor) -> LowRank | Dense:
-    u, s, v = torch.linalg.svd(change, full_matrices=False)
-    share = s.square().cumsum(0) / s.square().sum().clamp_min(1e-30)
-    rank = int((share < _KEPT).sum()) + 1
-    if rank * sum(change.shape) > change.numel():
-        return Dense(change.clone())
-    return LowRank((u[:, :rank] * s[:rank]).contiguous(), v[:rank].contiguous())
+def ordinary(job: Job, store: MomentStore, length: int) -> list[list[int]]:
+    """Token rows of the corpus, without texts that say the old answer of a fact that has been edited.
 
-
-def _ordinary(job: Job, store: MomentStore, length: int) -> list[list[int]]:
-    """Token rows of the corpus, without texts that say the old answer of a fact that has been edited."""
+    Of a fact whose old answer is not known, all texts that name its subject are left out.
+    """
     old: dict[str, set[str]] = {}
     for edit in (*standing(job), *job.edits):
         old.setdefault(edit.subject, set()).add(edit.target_true or "")
+    lowered = [(subject, subject.lower(), answers) for subject, answers in old.items()]
+
+    def says_it(text: str) -> bool:
+        low = text.lower()
+        return any(
+            name in low
+            and whole_word(text, subject) >= 0
+            and any(not answer or whole_word(text, answer) >= 0 for answer in answers)
+            for subject, name, answers in lowered
+        )
+
     rows = [row[:length] for row in store.rows(job.lm)]
-    texts = [job.lm.tokenizer.decode(row) for row in rows]
-    return [
-        row
-        for row, text in zip(rows, texts, strict=True)
-        if not any(subject in text and any(answer in text for answer in answers) for subject, answers in old.items())
-    ]
+    return [row for row in rows if not says_it(job.lm.tokenizer.decode(row))]
 
 
 def _ask(lm: LanguageModel, rows: Sequence[Row], overlay: Overlay) -> tuple[Tensor, Tensor]:
     """Of each row the mean loss of its target's tokens, and whether a token of it would not be said."""
     losses, wrong = torch.zeros(len(rows)), torch.zeros(len(rows), dtype=torch.bool)
-    for chunk in _chunks([row.ids for row in rows]):
+    for chunk in _chunks(lm, [row.ids for row in rows]):
         with torch.no_grad():
             losses[chunk], wrong[chunk] = (part.cpu() for part in _losses(lm, [rows[i] for i in chunk], overlay))
     return losses, wrong
 
 
 def _losses(lm: LanguageModel, rows: Sequence[Row], overlay: Overlay) -> tuple[Tensor, Tensor]:
-    states, _ = _states(lm, [row.ids for row in rows], overlay)
+    states, _ = _states(lm, [row.ids for row in rows], overlay, [row.start for row in rows])
     reads = [
         (number, at, token) for number, row in enumerate(rows) for at, token in zip(row.reads, row.target, strict=True)
     ]
@@ -261,25 +313,36 @@ def _losses(lm: LanguageModel, rows: Sequence[Row], overlay: Overlay) -> tuple[T
     return zero.index_add(0, owner, surprise) / count, zero.index_add(0, owner, missed) > 0
 
 
-def _states(lm: LanguageModel, rows: Sequence[Sequence[int]], overlay: Overlay) -> tuple[Tensor, Tensor]:
-    """The hidden states under the final norm (rows, time, hidden), and which of them are no padding."""
-    ids, mask = pad(lm, rows)
+def _states(
+    lm: LanguageModel, rows: Sequence[Sequence[int]], overlay: Overlay, starts: Sequence[int] | None = None
+) -> tuple[Tensor, Tensor]:
+    """The hidden states under the final norm (rows, time, hidden), and which of them are no padding.
+
+    Args:
+        starts: where the targets begin, which adapters ask for; behind the rows by default.
+    """
+    cuts = starts or [len(row) for row in rows]
+    batch = lm.batch(
+        [row[:cut] for row, cut in zip(rows, cuts, strict=True)],
+        [list(row[cut:]) for row, cut in zip(rows, cuts, strict=True)],
+    )
     taken: list[Tensor] = []
 
     def behind(_module: nn.Module, _inputs: Any, _kwargs: Any, output: Any) -> None:
         taken.append(hidden_of(output))
         raise _Enough
 
-    with lm.overlaid(overlay), hooked((block(lm, lm.num_layers - 1), "after", behind)), suppress(_Enough):
-        lm.run_model(input_ids=ids, use_cache=False)
-    return taken[0], mask
+    with hooked((block(lm, lm.num_layers - 1), "after", behind)), suppress(_Enough):
+        lm.forward(batch, overlays=[overlay] * len(rows))
+    return taken[0], batch.attention_mask.bool()
 
 
-def _chunks(rows: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+def _chunks(lm: LanguageModel, rows: Sequence[Sequence[int]]) -> Iterator[list[int]]:
     """Numbers of rows of like length, as many as fit one pass."""
+    most = min(_TOKENS, _LOGITS // lm.vocab_size)
     chunk: list[int] = []
     for number in sorted(range(len(rows)), key=lambda number: len(rows[number])):
-        if chunk and (len(chunk) + 1) * len(rows[number]) > _TOKENS:
+        if chunk and (len(chunk) + 1) * len(rows[number]) > most:
             yield chunk
             chunk = []
         chunk.append(number)

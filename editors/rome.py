@@ -10,8 +10,8 @@ where k is k* again in R-ROME, and the bare prompt's key in the released ROME, w
 That mismatch is what makes sequences of released-ROME edits collapse (2403.07175, section 4).
 
 In a sequence R-ROME here also spares the keys of earlier facts (a plain R-ROME counts on their being orthogonal to what
-it writes, and in a small model they are not), and every twentieth fact those that fell are learned again, over the layers
-that MEMIT would take (:mod:`editors.rehearsal`).
+it writes, and in a small model they are not), and in a shallow model every twentieth fact those that fell are learned
+again, over a few layers that end at the edited one (:mod:`editors.rehearsal`).
 ``protect=0, repair=0`` is the published way.
 
 R-ROME's key is a mean over prompts, and a single prompt's key meets only a part of it: 0.6 to 1.4 of the change arrives
@@ -30,7 +30,7 @@ from torch import Tensor
 from editors.base import Editor, Hparams, Job
 from editors.earlier import earlier_keys, spared
 from editors.keys import mean_by_group, subject_activations
-from editors.presets import layer_window, patient
+from editors.presets import layer_window, patient, repaired_every
 from editors.problems import ESSENCE, build_problems
 from editors.rehearsal import REHEARSAL, RehearsalSettings, rehearsed
 from editors.values import ValueSettings, check_layer, optimise_values
@@ -42,6 +42,7 @@ KeyChoice = Literal["released", "mean", "prompt"]
 
 VALUES = ValueSettings()
 RELEASED_VALUES = ValueSettings(rule="adam")
+REPAIR = 20  # facts, in shallow models
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class RomeSettings(Hparams):
     values: ValueSettings = VALUES
     second_moments: bool = True  # False: C is the identity, for the paper's ablation; nothing is spared or repaired
     protect: float = 0.001  # with key "mean": what an earlier fact's key weighs beside all ordinary ones; 0: nothing
-    repair: int = 20  # with key "mean": after so many facts those that fell are learned again; 0: never
+    repair: int | None = None  # with key "mean": after so many facts those that fell are learned again; 0: never
     rehearsal: RehearsalSettings = REHEARSAL
     dosed: bool = True  # with key "mean": find v* under the change that each row will really get (see the module)
 
@@ -113,6 +114,7 @@ class Rome(Editor[RomeSettings]):
             found = replace(found, key=self.default_key)
         if "values" not in self.overrides:
             found = replace(found, values=self.default_values)
+        found = replace(found, repair=repaired_every(lm, found.repair, REPAIR))
         if found.layer is not None:
             return found
         return replace(found, layer=self.derived_layer(lm).layer, values=patient(lm, found.values))
@@ -122,7 +124,7 @@ class Rome(Editor[RomeSettings]):
         if settings.key != "mean" or not settings.second_moments or not settings.repair:
             return made
         window = layer_window(job.lm, ends_at=settings.layer)
-        return rehearsed(job, made, window, self.moments, settings.rehearsal, every=settings.repair)
+        return rehearsed(job, made, window, self.moments, settings.rehearsal, every=settings.repair, seed=settings.seed)
 
     def change(self, job: Job, settings: RomeSettings) -> Overlay:
         """Several edits are a sequence: values are found together, changes made one after another, each exact."""

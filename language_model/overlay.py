@@ -179,7 +179,7 @@ class Overlay:
         if any(
             tensor.requires_grad for part in parts if not isinstance(part, Adapter) for tensor in part_tensors(part)
         ):
-            return tuple(part if isinstance(part, Adapter) else part.to(device, dtype) for part in parts)
+            return tuple(part.to(device, dtype) for part in parts)
         key = (name, device, dtype)
         if key not in self._placed:
             self._placed[key] = tuple(part.to(device, dtype) for part in parts)

@@ -61,15 +61,17 @@ class Vocabulary:
     def extended(self, wordings: Mapping[str, Mapping[str, Sequence[str]]]) -> Vocabulary:
         """With more ways to ask for some of the senses, by id and then by "cloze", "question", "noun" or "asked".
 
-        They are for questions only: a stored fact is not worded like that.
+        They are for questions only: a stored fact is not worded like that. A wording that is held out of any sense stays
+        out, since another relation may have it by chance.
         """
+        held_out = {text for sense in self.senses for text in sense.unseen}
 
         def more(sense: Sense) -> Sense:
             table = wordings.get(sense.id, {})
             nouns = (f"What is {noun}?" for noun in table.get("noun", ()))
             asked = (text for kind in ("question", "cloze", "asked") for text in table.get(kind, ()))
             texts = dict.fromkeys((*sense.more, *asked, *nouns))
-            known = {*sense.cloze, *sense.question}
+            known = {*sense.cloze, *sense.question, *held_out}
             return replace(sense, more=tuple(text for text in texts if text not in known))
 
         return replace(self, senses=tuple(map(more, self.senses)))

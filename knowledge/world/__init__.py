@@ -180,9 +180,11 @@ def load_world(folder: Path = FOLDER) -> World:
 
 @lru_cache(maxsize=1)
 def roundabout() -> dict[str, dict[str, tuple[str, ...]]]:
-    """Further wordings of the relations, plain and roundabout: by relation, then ``question``, ``cloze`` and ``noun``.
+    """Further wordings of the relations, plain and roundabout: by relation, then ``question``, ``cloze``, ``noun`` and
+    ``asked`` (questions and clozes).
 
-    They train models and readers of questions; facts are never worded like that. None is held out.
+    They train readers of questions, and all but ``asked`` train models; facts are never worded like that. None is held
+    out of its relation.
     """
     tables = tomllib.loads((FOLDER / "roundabout.toml").read_text(encoding="utf-8"))
     return {name: {kind: tuple(texts) for kind, texts in table.items()} for name, table in tables.items()}

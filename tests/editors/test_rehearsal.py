@@ -9,11 +9,12 @@ import torch
 
 from editors.base import Job, already_known
 from editors.passes import down_projection
-from editors.rehearsal import REHEARSAL, rehearsed
+from editors.registry import get_editor
+from editors.rehearsal import REHEARSAL, ordinary, rehearsed, thinned
 from editors.statistics import MomentStore
 from knowledge.edit import Edit
 from language_model.model import LanguageModel
-from language_model.overlay import Overlay
+from language_model.overlay import Dense, LowRank, Overlay
 from tests.editors.helpers import capital_edit, facts
 
 LAYERS = (1, 2)
@@ -45,9 +46,47 @@ def test_earlier_facts_are_asked_now_and_then_only(trained: LanguageModel, momen
     assert already_known(trained, [NEW[1]], rehearsed(job, start, LAYERS, moments, REHEARSAL, every=3))
 
 
+def test_an_own_fact_that_does_not_hold_has_all_asked(trained: LanguageModel, moments: MomentStore) -> None:
+    job = job_of(trained, [NEW[0]], [NEW[1], *KNOWN[2:7]])
+    made = rehearsed(job, Overlay.empty(), LAYERS, moments, REHEARSAL, every=100)
+    assert len(already_known(trained, NEW[:2], made)) == 2
+
+
+def test_facts_that_an_adapter_holds_are_seen_to_hold(trained: LanguageModel, moments: MomentStore) -> None:
+    """GRACE answers from the prompt's last token on: a pass that does not say where that is would find it fallen."""
+    grace = get_editor("grace", moments=moments).edit(trained, [NEW[0]])
+    assert already_known(trained, [NEW[0]], grace)
+    start = Overlay.empty()
+    job = replace(job_of(trained, [KNOWN[1]], [NEW[0]]), base=grace)
+    assert rehearsed(job, start, LAYERS, moments, REHEARSAL, every=1) is start
+
+
+def test_texts_that_say_an_old_answer_are_no_ordinary_texts(trained: LanguageModel) -> None:
+    texts = ["The capital of France is Paris.", "People in France speak French.", "The capital of Chile is Santiago."]
+    store = MomentStore(corpus=texts)
+
+    def left(edit: Edit) -> list[str]:
+        rows = ordinary(job_of(trained, [edit], []), store, 64)
+        return [trained.tokenizer.decode(row) for row in rows]
+
+    edit = capital_edit("France", "Oslo")
+    assert left(replace(edit, target_true="Paris")) == texts[1:]
+    assert left(replace(edit, target_true=None)) == texts[2:]
+    assert left(replace(edit, subject="Fran", target_true=None)) == texts  # part of a word is no name
+
+
+def test_a_change_is_kept_as_factors_where_they_are_smaller() -> None:
+    draw = torch.Generator().manual_seed(0)
+    thin, full = torch.randn(30, 1, generator=draw) @ torch.randn(1, 20, generator=draw), torch.randn(30, 20)
+    found = thinned(Overlay({"a": (Dense(thin),), "b": (Dense(full),)}))
+    assert isinstance(found.parts["a"][0], LowRank)
+    assert torch.allclose(found.delta("a"), thin, atol=1e-5)  # type: ignore[arg-type]
+    assert torch.equal(found.delta("b"), full)  # type: ignore[arg-type]
+
+
 def test_nothing_is_done_where_all_hold_or_most_have_fallen(trained: LanguageModel, moments: MomentStore) -> None:
     start = Overlay.empty()
-    for earlier in (KNOWN[1:6], NEW[1:6]):
+    for earlier in (KNOWN[1:6], NEW[1:11]):
         job = job_of(trained, [KNOWN[0]], earlier)
         assert rehearsed(job, start, LAYERS, moments, REHEARSAL, every=1) is start
 
