@@ -20,7 +20,7 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 
 _HOPELESS = 0.25  # where more than this share has fallen, steps would only tear the model further
 _FEW = 8  # facts; of so few any share can be learned
+_SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)  # of an edit's strength
 _KEPT = 0.9999  # of the square of the change; the rest of its singular values is left out
 _TOKENS = 2048  # in one pass, padding included
 _LOGITS = 2**25  # in one pass, as a number of elements: 128 MiB in float32, several times over with gradients
@@ -138,6 +139,23 @@ def rehearsed(
         if not fell:
             break
     return made if best is None else made + thinned(best)
+
+
+def lightest(
+    job: Job, change: Callable[[Tensor], Overlay], layers: Sequence[int], settings: RehearsalSettings
+) -> Overlay:
+    """A change with each edit's part made only as strong as its own wording needs.
+
+    Args:
+        change: takes a share for each edit (edits,) and gives the overlay in which each has that share of its strength.
+    """
+    rows, owner = _rows(job.lm, job.edits, _without_edits(job, layers))
+    share = torch.ones(len(job.edits))
+    for tried in _SHARES:
+        losses, wrong = _ask(job.lm, rows, job.base + change(torch.full_like(share, tried)))
+        weak = {owner[row] for row in ((losses > settings.loss) | wrong).nonzero()[:, 0].tolist()}
+        share[[number not in weak for number in range(len(share))]] = tried
+    return change(share)
 
 
 def _without_edits(job: Job, layers: Sequence[int]) -> Overlay:

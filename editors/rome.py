@@ -11,7 +11,8 @@ That mismatch is what makes sequences of released-ROME edits collapse (2403.0717
 
 In a sequence R-ROME here also spares the keys of earlier facts (a plain R-ROME counts on their being orthogonal to what
 it writes, and in a small model they are not), and in a shallow model every twentieth fact those that fell are learned
-again, over a few layers that end at the edited one (:mod:`editors.rehearsal`).
+again, over a few layers that end at the edited one; from then on each change is made only as strong as its own wording
+needs (:mod:`editors.rehearsal`).
 ``protect=0, repair=0`` is the published way.
 
 R-ROME's key is a mean over prompts, and a single prompt's key meets only a part of it: 0.6 to 1.4 of the change arrives
@@ -32,7 +33,7 @@ from editors.earlier import earlier_keys, spared
 from editors.keys import mean_by_group, subject_activations
 from editors.presets import layer_window, patient, repaired_every
 from editors.problems import ESSENCE, build_problems
-from editors.rehearsal import REHEARSAL, RehearsalSettings, rehearsed
+from editors.rehearsal import REHEARSAL, RehearsalSettings, lightest, rehearsed
 from editors.values import ValueSettings, check_layer, optimise_values
 from language_model.model import LanguageModel
 from language_model.overlay import LowRank, Overlay
@@ -124,6 +125,8 @@ class Rome(Editor[RomeSettings]):
         if settings.key != "mean" or not settings.second_moments or not settings.repair:
             return made
         window = layer_window(job.lm, ends_at=settings.layer)
+        if len(job.earlier) >= settings.repair:  # few may change much, so that other wordings come right too
+            made = lightest(job, lambda share: _weaker(made, share), window, settings.rehearsal)
         return rehearsed(job, made, window, self.moments, settings.rehearsal, every=settings.repair, seed=settings.seed)
 
     def change(self, job: Job, settings: RomeSettings) -> Overlay:
@@ -155,6 +158,13 @@ class Rome(Editor[RomeSettings]):
         gaps = values.delta if dosed else values.target - current
         u, v = sequence_of_rank_ones(directions, at, gaps)
         return Overlay({lm.architecture.down(layer): (LowRank(u.float(), v.float()),)})
+
+
+def _weaker(made: Overlay, share: Tensor) -> Overlay:
+    """The rank-one change of each edit times its share."""
+    ((name, part),) = made
+    assert isinstance(part, LowRank)
+    return Overlay({name: (LowRank(part.u, part.v * share[:, None]),)})
 
 
 def _doses(keys: Tensor, directions: Tensor, at: Tensor, groups: list[int]) -> list[Tensor]:
