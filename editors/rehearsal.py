@@ -59,6 +59,7 @@ class RehearsalSettings:
     weight: float = 2.0  # of KL on ordinary text
     facts: int = 32  # rows that do not hold, in a step
     held: int = 32  # rows that hold, at most; four for each that does not
+    asked: int = 64  # earlier facts, when not all of them are
     texts: int = 32  # ordinary texts
     length: int = 64  # tokens of an ordinary text at most
     loss: float = 0.2  # a row above counts among those that do not hold, though its answer may still come out
@@ -88,8 +89,8 @@ def rehearsed(
 
     Args:
         layers: whose down-projections may change.
-        every: the earlier facts are asked when an own one does not hold, and else only when their number passes a
-            multiple of this.
+        every: all earlier facts are asked when their number passes a multiple of this; in between only some, and only
+            where an own one does not hold.
         seed: of the draws of rows and texts.
 
     Returns:
@@ -102,6 +103,9 @@ def rehearsed(
     due = (len(before) + len(job.edits)) // every > len(before) // every
     if not wrong.any() and not due:
         return made
+    rng = random.Random(seed)
+    if not due:
+        before = rng.sample(before, min(len(before), settings.asked))
     if before:
         more, whose = _rows(job.lm, before, plain)
         rows, owner = rows + more, owner + [len(job.edits) + number for number in whose]
@@ -120,7 +124,7 @@ def rehearsed(
         log.warning("every ordinary text names an edited fact: %d facts that do not hold are left so", fell)
         return made
     course = _Course(job, made, layers, plain, store, settings)
-    rng, best = random.Random(seed), None
+    best = None
     for number in range(settings.rounds):
         job.progress(0.97 + 0.03 * number / settings.rounds, f"learning again: {fell} facts that do not hold")
         weak = {*((losses > settings.loss) | wrong).nonzero()[:, 0].tolist()}

@@ -10,7 +10,7 @@ import torch
 from editors.base import Job, already_known
 from editors.passes import down_projection
 from editors.registry import get_editor
-from editors.rehearsal import REHEARSAL, ordinary, rehearsed, thinned
+from editors.rehearsal import REHEARSAL, lightest, ordinary, rehearsed, thinned
 from editors.statistics import MomentStore
 from knowledge.edit import Edit
 from language_model.model import LanguageModel
@@ -60,6 +60,23 @@ def test_facts_that_an_adapter_holds_are_seen_to_hold(trained: LanguageModel, mo
     start = Overlay.empty()
     job = replace(job_of(trained, [KNOWN[1]], [NEW[0]]), base=grace)
     assert rehearsed(job, start, LAYERS, moments, REHEARSAL, every=1) is start
+
+
+def test_a_change_is_made_no_stronger_than_its_wording_needs(trained: LanguageModel, moments: MomentStore) -> None:
+    ((name, part),) = get_editor("r-rome", moments=moments, layer=0, prefixes=2, repair=0).edit(trained, [NEW[2]])
+    assert isinstance(part, LowRank)
+    u, v = part.u.repeat(1, 2), torch.cat([part.v * 1.5, part.v * 0])  # nothing is done for a second edit
+    asked: list[list[float]] = []
+
+    def change(share: torch.Tensor) -> Overlay:
+        asked.append(share.tolist())
+        return Overlay({name: (LowRank(u, v * share[:, None]),)})
+
+    job = job_of(trained, NEW[2:4], [])
+    found = lightest(job, change, [0], replace(REHEARSAL, loss=1.0))
+    assert already_known(trained, NEW[2:4], found) == [NEW[2]]
+    assert 0.3 < asked[-1][0] < 1  # it was half again too strong, and does not hold at a third
+    assert asked[-1][1] == 1  # what does not hold at any share keeps what it has
 
 
 def test_texts_that_say_an_old_answer_are_no_ordinary_texts(trained: LanguageModel) -> None:
