@@ -9,11 +9,10 @@ With k* the subject's key, v* its target value and C the second moment of keys,
 where k is k* again in R-ROME, and the bare prompt's key in the released ROME, whose k* is a mean over prefixed prompts.
 That mismatch is what makes sequences of released-ROME edits collapse (2403.07175, section 4).
 
-In a sequence R-ROME here also spares the keys of earlier facts (a plain R-ROME counts on their being orthogonal to what
-it writes, and in a small model they are not), and in a shallow model every twentieth fact those that fell are learned
-again, over a few layers that end at the edited one; from then on each change is made only as strong as its own wording
-needs (:mod:`editors.rehearsal`).
-``protect=0, repair=0`` is the published way.
+A plain R-ROME counts on the keys of earlier facts being orthogonal to what it writes. Here they are spared; in a shallow
+model, where they never are, instead every twentieth fact those that fell are learned again, over a few layers that end
+at the edited one, and from then on each change is made only as strong as its own wording needs
+(:mod:`editors.rehearsal`). ``protect=0, repair=0`` is the published way.
 
 R-ROME's key is a mean over prompts, and a single prompt's key meets only a part of it: 0.6 to 1.4 of the change arrives
 on our bundled model. So v* is sought under just these shares ("dosed"), which costs nothing; the papers optimise as if
@@ -44,6 +43,7 @@ KeyChoice = Literal["released", "mean", "prompt"]
 VALUES = ValueSettings()
 RELEASED_VALUES = ValueSettings(rule="adam")
 REPAIR = 20  # facts, in shallow models
+PROTECT = 0.001
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,8 @@ class RomeSettings(Hparams):
     essence: tuple[str, ...] = ESSENCE  # wordings about the subject that must read on as before
     values: ValueSettings = VALUES
     second_moments: bool = True  # False: C is the identity, for the paper's ablation; nothing is spared or repaired
-    protect: float = 0.001  # with key "mean": what an earlier fact's key weighs beside all ordinary ones; 0: nothing
+    # with key "mean": what an earlier fact's key weighs beside all ordinary ones; None: only where nothing is repaired
+    protect: float | None = None
     repair: int | None = None  # with key "mean": after so many facts those that fell are learned again; 0: never
     rehearsal: RehearsalSettings = REHEARSAL
     dosed: bool = True  # with key "mean": find v* under the change that each row will really get (see the module)
@@ -116,6 +117,8 @@ class Rome(Editor[RomeSettings]):
         if "values" not in self.overrides:
             found = replace(found, values=self.default_values)
         found = replace(found, repair=repaired_every(lm, found.repair, REPAIR))
+        if found.protect is None:  # beside rehearsal it made no difference to 200 facts, and reads all keys each time
+            found = replace(found, protect=0.0 if found.repair else PROTECT)
         if found.layer is not None:
             return found
         return replace(found, layer=self.derived_layer(lm).layer, values=patient(lm, found.values))
