@@ -9,8 +9,8 @@ With k* the subject's key, v* its target value and C the second moment of keys,
 where k is k* again in R-ROME, and the bare prompt's key in the released ROME, whose k* is a mean over prefixed prompts.
 That mismatch is what makes sequences of released-ROME edits collapse (2403.07175, section 4).
 
-A plain R-ROME counts on the keys of earlier facts being orthogonal to what it writes. Here they are spared; in a shallow
-model, where they never are, instead every twentieth fact those that fell are learned again, over a few layers that end
+A plain R-ROME counts on the keys of earlier facts being orthogonal to what it writes. Here they are spared; in shallow
+models, where they never are, instead every twentieth fact those that fell are learned again, over a few layers that end
 at the edited one, and from then on each change is made only as strong as its own wording needs
 (:mod:`editors.rehearsal`). ``protect=0, repair=0`` is the published way.
 

@@ -61,8 +61,8 @@ class Vocabulary:
     def extended(self, wordings: Mapping[str, Mapping[str, Sequence[str]]]) -> Vocabulary:
         """With more ways to ask for some of the senses, by id and then by "cloze", "question", "noun" or "asked".
 
-        They are for questions only: a stored fact is not worded like that. A wording that is held out of any sense stays
-        out, since another relation may have it by chance.
+        They are for questions only: a stored fact is not worded like that. Wordings that are held out of any sense stay
+        out: another relation may have one by chance.
         """
         held_out = {text for sense in self.senses for text in sense.unseen}
 
