@@ -23,7 +23,7 @@ from memory.relation_chains import RelationChain, implied, read_relations
 from memory.relation_words import words
 from memory.schema import StoredFact
 from memory.strategies.base import Outcome, Request, Step, Strategy
-from memory.strategies.ike import IKE
+from memory.strategies.ike import IKE, IKEOptions
 from memory.view import Hit
 
 _FEW_WORDS = 4.0  # log ratios up to which a question says next to nothing beside its entity: "Where is Big Ben?"
@@ -40,6 +40,7 @@ class GraphWalk(Strategy):
         super().__init__(lm, gate)
         self.reader = reader or ChainReader(gate)
         self._facts = IKE(lm, gate)
+        self._beside = IKE(lm, gate, IKEOptions(checked=False))
         self._latest: tuple[object, Path | None, tuple[RelationChain, Start] | None] = (None, None, None)
 
     def run(self, request: Request) -> Generator[str, None, Outcome]:
@@ -54,8 +55,11 @@ class GraphWalk(Strategy):
             found = None if beyond else self._single(request)
             found = found or (self._along(*chain, request) if chain is not None else None)
             found = found or (self._whole(whole, request) if whole is not None else None)
-        if found is None:  # a fact in scope is not lost because the chain broke off
-            return (yield from (self._facts.run(request) if request.verdict.accepted else self.plain(request)))
+        if (
+            found is None
+        ):  # a fact in scope is not lost because the chain broke off, but its object is not the chain's end
+            ike = self._beside if looks_like_chain(request.query) else self._facts
+            return (yield from (ike.run(request) if request.verdict.accepted else self.plain(request)))
         yield found.text
         return found
 
