@@ -55,13 +55,23 @@ class GraphWalk(Strategy):
             found = None if beyond else self._single(request)
             found = found or (self._along(*chain, request) if chain is not None else None)
             found = found or (self._whole(whole, request) if whole is not None else None)
-        if (
-            found is None
-        ):  # a fact in scope is not lost because the chain broke off, but its object is not the chain's end
-            ike = self._beside if looks_like_chain(request.query) else self._facts
-            return (yield from (ike.run(request) if request.verdict.accepted else self.plain(request)))
+        if found is None:
+            return (yield from self._broken_off(request))
         yield found.text
         return found
+
+    def _broken_off(self, request: Request) -> Generator[str, None, Outcome]:
+        """A fact in scope is not lost because the chain broke off; but of a chain it is no more than a hop.
+
+        So the model reads it and answers, and where it does not know all the same, memory had no part in that.
+        """
+        if not request.verdict.accepted:
+            return (yield from self.plain(request))
+        if not looks_like_chain(request.query):
+            return (yield from self._facts.run(request))
+        found = yield from self._beside.run(request)
+        unknown = normalise_answer(found.text) == normalise_answer(UNKNOWN)
+        return Outcome(found.text, "model") if unknown else found
 
     def _whole(self, path: Path, request: Request) -> Outcome:
         steps = tuple(_memory_step(fact, spoken) for fact, spoken in zip(path.facts, path.spoken, strict=True))

@@ -46,7 +46,9 @@ def test_earlier_facts_are_asked_now_and_then_only(trained: LanguageModel, momen
     assert already_known(trained, [NEW[1]], rehearsed(job, start, LAYERS, moments, REHEARSAL, every=3))
 
 
-def test_an_own_fact_that_does_not_hold_has_all_asked(trained: LanguageModel, moments: MomentStore) -> None:
+def test_an_own_fact_that_does_not_hold_has_earlier_ones_asked_too(
+    trained: LanguageModel, moments: MomentStore
+) -> None:
     job = job_of(trained, [NEW[0]], [NEW[1], *KNOWN[2:7]])
     patient = replace(REHEARSAL, stride=0.01, rounds=12)
     made = rehearsed(job, Overlay.empty(), LAYERS, moments, patient, every=100)
@@ -95,7 +97,8 @@ def test_texts_that_say_an_old_answer_are_no_ordinary_texts(trained: LanguageMod
 
 def test_a_change_is_kept_as_factors_where_they_are_smaller() -> None:
     draw = torch.Generator().manual_seed(0)
-    thin, full = torch.randn(30, 1, generator=draw) @ torch.randn(1, 20, generator=draw), torch.randn(30, 20)
+    thin = torch.randn(30, 1, generator=draw) @ torch.randn(1, 20, generator=draw)
+    full = torch.randn(30, 20, generator=draw)
     found = thinned(Overlay({"a": (Dense(thin),), "b": (Dense(full),)}))
     assert isinstance(found.parts["a"][0], LowRank)
     assert torch.allclose(found.delta("a"), thin, atol=1e-5)  # type: ignore[arg-type]
