@@ -127,7 +127,13 @@ class Engine:
         if self.settings.threads:
             torch.set_num_threads(self.settings.threads)
         seed_everything(self.settings.seed)
-        return LanguageModel.load(self.settings.model, device=self.settings.device, dtype=self.settings.dtype)
+        limit = self.settings.memory_limit
+        return LanguageModel.load(
+            self.settings.model,
+            device=self.settings.device,
+            dtype=self.settings.dtype,
+            memory_limit=None if limit is None else int(limit * 2**30),
+        )
 
     @cached_property
     def moments(self) -> MomentStore:

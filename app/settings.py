@@ -53,6 +53,9 @@ class Settings(BaseSettings):
     )
     device: str | None = Field(None, description="cpu, cuda, cuda:1, mps; empty chooses by itself.")
     dtype: str | None = Field(None, description="float32, bfloat16, float16; empty chooses by itself.")
+    memory_limit: float | None = Field(
+        None, gt=0, description="GiB that a weight edit may take beside the model; empty: what is free."
+    )
     threads: int = Field(0, ge=0, le=1024, description="CPU threads for the model; 0 leaves it to torch.")
     encoder: str = Field(
         "sentence-transformers/all-MiniLM-L6-v2",

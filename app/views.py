@@ -165,6 +165,8 @@ class MethodView:
     title: str
     paper: str = ""
     summary: str = ""
+    batch: str = ""  # of a weight editor: what becomes of several facts in one call
+    sequence: str = ""  # and of calls one after another
 
 
 @dataclass(frozen=True)

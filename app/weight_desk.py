@@ -30,7 +30,10 @@ class WeightDesk:
         """The editors that there are; loads no torch."""
         from editors.registry import available
 
-        return [MethodView(info.name, info.title, info.paper, info.summary) for info in available().values()]
+        return [
+            MethodView(info.name, info.title, info.paper, info.summary, info.batch, info.sequence)
+            for info in available().values()
+        ]
 
     def unavailable(self) -> dict[str, str]:
         """Editors that the loaded model cannot be edited with yet, and why; empty as long as no model is loaded."""

@@ -136,8 +136,9 @@ def speed(options: argparse.Namespace) -> None:
             elif method in PLAIN and size <= options.plain_most:
                 cells[other] = _in_own_process(options, method, size, other)
             rows.add(names[-1], _speed_row(method, size, cells["ours"], cells.get(other)))
-    columns = ("method", "edits", "s per edit", other, "times faster", f"dW apart from {other}", "peak MiB", other)
-    note = f"{options.model}; second moments computed before; peak memory above the loaded model's"
+    times = ("s per edit", other, "times faster", f"dW apart from {other}")
+    columns = ("method", "edits", *times, "peak MiB", "estimated", other)
+    note = f"{options.model}; second moments computed before; peak and estimated memory above the loaded model's"
     show("Seconds per edit", columns, [rows.cells(name) for name in names], as_json=options.json, note=note)
 
 
@@ -146,10 +147,10 @@ def _speed_row(method: str, size: int, ours: dict[str, Any], other: dict[str, An
     row = [method, size, f"{ours['seconds'] / size:.3f}"]
     if other is None:
         Path(ours["file"]).unlink()
-        return [*row, "-", "-", "-", f"{ours['peak']:.0f}", "-"]
+        return [*row, "-", "-", "-", f"{ours['peak']:.0f}", f"{ours['estimate']:.0f}", "-"]
     gap = _gap(ours["file"], other["file"])
     row += [f"{other['seconds'] / size:.3f}", f"{other['seconds'] / ours['seconds']:.1f}", f"{100 * gap:.2f} %"]
-    return [*row, f"{ours['peak']:.0f}", f"{other['peak']:.0f}"]
+    return [*row, f"{ours['peak']:.0f}", f"{ours['estimate']:.0f}", f"{other['peak']:.0f}"]
 
 
 def _in_own_process(options: argparse.Namespace, method: str, size: int, way: str) -> dict[str, Any]:
@@ -169,7 +170,6 @@ def cell(options: argparse.Namespace) -> None:
     once = {"repair": 0} if options.method == "r-rome" else {}  # the plain way does not look at what it has done
     editor = get_editor(options.method, moments=moments, refuse_known=False, **once)
     settings = editor.settings(lm)
-    moments.get(lm, getattr(settings, "layers", None) or [settings.layer])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     editor.edit(lm, drawn(1, seed=99))  # first calls of the libraries are no cost of an edit
     start = time.perf_counter()
@@ -179,7 +179,8 @@ def cell(options: argparse.Namespace) -> None:
     handle = tempfile.NamedTemporaryFile(suffix=".safetensors", delete=False)  # noqa: SIM115
     handle.close()
     compacted(overlay).save(handle.name)
-    print(json.dumps({"seconds": seconds, "peak": peak, "file": handle.name}))
+    estimate = editor.footprint(lm, edits, settings).total / 2**20
+    print(json.dumps({"seconds": seconds, "peak": peak, "estimate": estimate, "file": handle.name}))
 
 
 def _gap(ours: str, plain: str) -> float:
@@ -357,11 +358,11 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--together", action="store_true", help="all facts in one call")
     made = part("speed", speed)
     made.add_argument("--sizes", type=int, nargs="+", default=[1, 10, 100])
-    made.add_argument("--methods", nargs="*", choices=[*PLAIN, "rome"])
+    made.add_argument("--methods", nargs="*", choices=list(available()))
     made.add_argument("--plain-most", type=int, default=100, help="the plain way is not run on more edits")
     made.add_argument("--peer", type=Path, help="a checkout of EasyEdit or memit, in place of the plain way")
     made = part("cell", cell)
-    made.add_argument("--method", required=True, choices=[*PLAIN, "rome"])
+    made.add_argument("--method", required=True, choices=list(available()))
     made.add_argument("--size", type=int, required=True)
     made.add_argument("--way", required=True, choices=["ours", "plain"])
     made = part("moments", moments)

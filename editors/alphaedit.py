@@ -19,6 +19,7 @@ which is the same aim with a price in place of the projector. And after a batch,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -27,12 +28,14 @@ from torch import Tensor
 
 from editors.base import Job
 from editors.earlier import earlier_keys, spared
+from editors.footprint import Footprint, Sizes
 from editors.memit import VALUES as MEMIT_VALUES
 from editors.memit import Memit, MemitSettings
 from editors.presets import SHALLOW, repaired_every
-from editors.rehearsal import REHEARSAL, RehearsalSettings, rehearsed
+from editors.rehearsal import REHEARSAL, RehearsalSettings, rehearsal_stage, rehearsed
 from editors.statistics import SecondMoment
 from editors.values import ValueSettings
+from knowledge.edit import Edit
 from language_model.model import LanguageModel
 from language_model.overlay import Overlay
 
@@ -71,6 +74,17 @@ class AlphaEdit(Memit):
         if found.soft is None:
             found = replace(found, soft=lm.num_layers <= SHALLOW)
         return replace(found, repair=repaired_every(lm, found.repair, 1))
+
+    def footprint(self, lm: LanguageModel, edits: Sequence[Edit], settings: MemitSettings) -> Footprint:
+        assert isinstance(settings, AlphaEditSettings)
+        assert settings.layers is not None
+        found, sizes, layers = super().footprint(lm, edits, settings), Sizes(lm, edits), len(settings.layers)
+        kept, stages = dict(found.kept), dict(found.stages)
+        if not settings.soft:
+            kept["null spaces"] = sizes.moments(layers)  # eigenvectors, with the room that finding them takes
+        if settings.repair:
+            stages["rehearsal"] = rehearsal_stage(sizes, layers)
+        return Footprint(kept, stages)
 
     def compute(self, job: Job, settings: MemitSettings) -> Overlay:
         assert isinstance(settings, AlphaEditSettings)

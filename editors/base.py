@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import editors.added  # noqa: F401  registers what overlay files may name
+from editors.footprint import Footprint, too_large
 from editors.presets import DerivedLayer, canonical_name, derived_layer
 from knowledge.edit import Edit
 from knowledge.errors import PalimpsestError, UnknownName
@@ -76,7 +77,6 @@ class Editor(ABC, Generic[H]):
     name: ClassVar[str]
     title: ClassVar[str]
     paper: ClassVar[str]
-    summary: ClassVar[str] = ""
     kind: ClassVar[str] = "delta"  # "delta": the overlay is a weight change; "adapter": it is added parameters
     Settings: ClassVar[type[Hparams]] = Hparams
     LAYER_RULE: ClassVar[str] = ""  # how a layer is derived, in words; none: as causal tracing says (derived_layer)
@@ -171,11 +171,16 @@ class Editor(ABC, Generic[H]):
     def compute(self, job: Job, settings: H) -> Overlay:
         """Does the work of :meth:`edit`; runs with ``job.base`` active."""
 
+    def footprint(self, lm: LanguageModel, edits: Sequence[Edit], settings: H) -> Footprint:
+        """What :meth:`edit` will take in memory beside the loaded model, an estimate; nothing worth counting here."""
+        return Footprint()
+
     def check(self, lm: LanguageModel, edits: Sequence[Edit], *, base: Overlay | None = None) -> None:
         """Refuses, with reasons, what cannot be edited. Costs one batched scoring pass.
 
         Raises:
-            EditRefused: nothing to do, contradicting targets in one batch, or a target that is already the answer.
+            EditRefused: nothing to do, contradicting targets in one batch, too little memory, or a target that is
+                already the answer.
         """
         if not edits:
             raise EditRefused("There is nothing to edit: the list of edits is empty. Give at least one edit.")
@@ -189,6 +194,14 @@ class Editor(ABC, Generic[H]):
                     f"Two edits of one batch contradict each other: {other.statement!r} and {edit.statement!r}. "
                     "Keep one of them, or apply them one after the other."
                 )
+        excess = too_large(self.footprint(lm, edits, self.settings(lm)), lm)
+        if excess is not None:
+            count = "one edit" if len(edits) == 1 else f"{len(edits):,} edits"
+            raise EditRefused(
+                f"{count.capitalize()} by {self.title} on {lm.name} would take {excess}. Nothing was changed. "
+                "Edit fewer facts at once, close other programs, take a method that keeps less (GRACE needs no second "
+                "moments), or set PALIMPSEST_MEMORY_LIMIT, in GiB, where you know better."
+            )
         if self.refuse_known:
             known = already_known(lm, edits, base)
             if known:

@@ -10,6 +10,7 @@ batch is undone as a whole.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -18,9 +19,11 @@ from torch import Tensor, nn
 
 from editors.base import Editor, Hparams, Job
 from editors.batches import RowTable
+from editors.footprint import Footprint, Sizes
 from editors.memory_texts import sample_rows
 from editors.passes import Suffix
 from editors.problems import build_problems
+from knowledge.edit import Edit
 from language_model.adapters import AdapterModule, register_adapter
 from language_model.model import LanguageModel
 from language_model.overlay import Adapter, Overlay
@@ -79,6 +82,13 @@ class CaliNet(Editor[CaliNetSettings]):
     def settings(self, lm: LanguageModel) -> CaliNetSettings:
         found = super().settings(lm)
         return found if found.layer is not None else replace(found, layer=max(0, lm.num_layers - 2))
+
+    def footprint(self, lm: LanguageModel, edits: Sequence[Edit], settings: CaliNetSettings) -> Footprint:
+        assert settings.layer is not None
+        sizes = Sizes(lm, edits)
+        rows, width = sizes.rows(settings.prefixes), sizes.width(10)
+        step = sizes.jointly(rows, width, settings.layer) + sizes.logits(2 * settings.retain_tokens)
+        return Footprint({}, {"gradients of all edits and of ordinary text": step})
 
     def compute(self, job: Job, settings: CaliNetSettings) -> Overlay:
         assert settings.layer is not None

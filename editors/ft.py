@@ -11,6 +11,7 @@ A batch is trained jointly; a sequence is one overlay after another.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -19,8 +20,10 @@ import torch
 from editors.adam import RowAdam
 from editors.base import Editor, Hparams, Job
 from editors.batches import RowTable
+from editors.footprint import Footprint, Sizes
 from editors.passes import down_projection
 from editors.problems import build_problems
+from knowledge.edit import Edit
 from language_model.architectures import weight_in_out
 from language_model.model import LanguageModel
 from language_model.overlay import Dense, Overlay
@@ -58,6 +61,13 @@ class FtM(Editor[FtSettings]):
     def settings(self, lm: LanguageModel) -> FtSettings:
         found = super().settings(lm)
         return found if found.layer is not None else replace(found, layer=round(2 / 3 * (lm.num_layers - 1)))
+
+    def footprint(self, lm: LanguageModel, edits: Sequence[Edit], settings: FtSettings) -> Footprint:
+        assert settings.layer is not None
+        sizes = Sizes(lm, edits)
+        rows, width = sizes.rows(settings.prefixes), sizes.width(10 if settings.prefixes else 0)
+        kept = {"the matrix and its optimiser": sizes.matrix(6)}
+        return Footprint(kept, {"gradients of all edits": sizes.jointly(rows, width, settings.layer)})
 
     def compute(self, job: Job, settings: FtSettings) -> Overlay:
         assert settings.layer is not None

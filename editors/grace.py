@@ -13,7 +13,7 @@ active then, in the order of their making: so an entry that is undone gives back
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -23,8 +23,10 @@ from torch import Tensor
 from editors.adam import RowAdam
 from editors.base import Editor, EditRefused, Hparams, Job
 from editors.batches import RowTable
+from editors.footprint import Footprint, Sizes
 from editors.presets import SHALLOW
 from editors.problems import build_problems
+from knowledge.edit import Edit
 from knowledge.text import normalise_answer
 from language_model.adapters import AdapterModule, register_adapter
 from language_model.context import current_context
@@ -179,6 +181,11 @@ class Grace(Editor[GraceSettings]):
             return found
         layers = lm.num_layers
         return replace(found, layer=layers // 2 if layers <= SHALLOW else round(0.75 * (layers - 1)))
+
+    def footprint(self, lm: LanguageModel, edits: Sequence[Edit], settings: GraceSettings) -> Footprint:
+        assert settings.layer is not None
+        sizes = Sizes(lm, edits)
+        return Footprint({}, {"values of all edits": sizes.jointly(sizes.rows(), sizes.width(), settings.layer)})
 
     def compute(self, job: Job, settings: GraceSettings) -> Overlay:
         assert settings.layer is not None

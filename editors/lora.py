@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -18,8 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from editors.base import Editor, EditRefused, Hparams, Job
+from editors.footprint import Footprint, Sizes
 from editors.problems import build_problems
 from editors.rewrites import Row
+from knowledge.edit import Edit
 from language_model.model import LanguageModel
 from language_model.overlay import LowRank, Overlay
 
@@ -44,6 +47,12 @@ class Lora(Editor[LoraSettings]):
     title: ClassVar[str] = "LoRA"
     paper: ClassVar[str] = "2106.09685"
     Settings = LoraSettings
+
+    def footprint(self, lm: LanguageModel, edits: Sequence[Edit], settings: LoraSettings) -> Footprint:
+        sizes = Sizes(lm, edits)
+        rows, width = sizes.rows(settings.prefixes), sizes.width(10 if settings.prefixes else 0)
+        step = sizes.learning(rows, width, lm.num_layers) + sizes.logits(rows * width)
+        return Footprint({}, {"gradients of all edits": step})
 
     def compute(self, job: Job, settings: LoraSettings) -> Overlay:
         prefixes = self.moments.prefixes.get(job.lm, count=settings.prefixes, seed=settings.seed)

@@ -12,6 +12,7 @@ in float64. Later layers see what the earlier ones did, because the overlay so f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -19,11 +20,13 @@ import torch
 from torch import Tensor
 
 from editors.base import Editor, EditRefused, Hparams, Job
+from editors.footprint import Footprint, Sizes
 from editors.keys import Activations, mean_by_group, subject_activations
 from editors.presets import SHALLOW, layer_window, patient
 from editors.problems import ESSENCE, Problem, build_problems
 from editors.statistics import SecondMoment
 from editors.values import ValueSettings, optimise_values
+from knowledge.edit import Edit
 from language_model.model import LanguageModel
 from language_model.overlay import Dense, LowRank, Overlay
 
@@ -104,6 +107,21 @@ class Memit(Editor[MemitSettings]):
         # the published balance holds back most of a change; on our bundled model (6 layers, 20 edits) it gave .75
         # in the completion form and .60 in chat, a tenth of it .95 and 1.00, with nothing else lost
         return replace(found, weight=min(found.weight, 0.3))
+
+    def footprint(self, lm: LanguageModel, edits: Sequence[Edit], settings: MemitSettings) -> Footprint:
+        assert settings.layers is not None
+        sizes, longest = Sizes(lm, edits), max(settings.prefix_lengths, default=0)
+        rows, width = sizes.rows(settings.prefixes), sizes.width(longest)
+        kept = {
+            "second moments": sizes.moments(len(settings.layers)),
+            "the changes": len(settings.layers) * sizes.factors(len(edits)),
+        }
+        stages = {
+            "reading keys": sizes.reading_keys(rows, width),
+            "target values": sizes.values(rows, width, max(settings.layers), settings.values.tokens),
+            "solving": sizes.solving(len(edits)),
+        }
+        return Footprint(kept, stages)
 
     def compute(self, job: Job, settings: MemitSettings) -> Overlay:
         assert settings.layers is not None

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from editors.base import Editor, Hparams, Job
+from editors.footprint import Footprint, Sizes
 from editors.hypernetworks import (
     TRAINED,
     Changes,
@@ -184,10 +185,19 @@ class Mend(Editor[MendSettings]):
     paper: ClassVar[str] = "2110.11309"
     Settings = MendSettings
     Net: ClassVar[type[Hypernetwork]] = MendNet
+    NETWORK: ClassVar[int] = 256  # numbers of the network for each input and output of a module, at most
 
     def check(self, lm: LanguageModel, edits: Sequence[Edit], *, base: Overlay | None = None) -> None:
         super().check(lm, edits, base=base)
         self.network(lm)
+
+    def footprint(self, lm: LanguageModel, edits: Sequence[Edit], settings: MendSettings) -> Footprint:
+        sizes, modules = Sizes(lm, edits), edited_modules(lm)
+        wide = sum(map(sum, shapes_of(lm, modules).values()))  # in + out of all edited modules
+        rows, width = min(sizes.rows(), 2 * settings.chunk), sizes.width()
+        kept = {"the network": 4 * wide * self.NETWORK, "the changes": 2 * 4 * wide * sizes.rows() * width}
+        gradients = sizes.learning(rows, width, lm.num_layers) + sizes.logits(rows * width)
+        return Footprint(kept, {"gradients": gradients + 6 * 4 * wide * rows * width})
 
     def network(self, lm: LanguageModel) -> Hypernetwork:
         """The trained network of this model: shipped, or beside the second moments.

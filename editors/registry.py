@@ -27,45 +27,101 @@ class EditorInfo:
     title: str
     paper: str  # arXiv number
     kind: str  # "delta": a weight change; "adapter": added parameters
-    summary: str
     target: str  # "module:Class"
+    summary: str
+    batch: str  # what becomes of several edits in one call
+    sequence: str  # what becomes of calls one after another
 
 
-def _info(name: str, title: str, paper: str, kind: str, target: str, summary: str) -> tuple[str, EditorInfo]:
-    return name, EditorInfo(name, title, paper, kind, summary, target)
-
-
-_EDITORS: dict[str, EditorInfo] = dict(
-    [
-        _info("rome", "ROME", "2202.05262", "delta", "editors.rome:Rome", "one rank-one change, as released"),
-        _info("r-rome", "R-ROME", "2403.07175", "delta", "editors.rome:RRome", "ROME with one key throughout"),
-        _info("memit", "MEMIT", "2210.07229", "delta", "editors.memit:Memit", "many facts at once over several layers"),
-        _info("emmet", "EMMET", "2403.14236", "delta", "editors.emmet:Emmet", "a batch of facts, each met exactly"),
-        _info(
-            "alphaedit",
-            "AlphaEdit",
-            "2410.02355",
-            "delta",
-            "editors.alphaedit:AlphaEdit",
-            "MEMIT in directions that ordinary text hardly uses",
+_EDITORS: dict[str, EditorInfo] = {
+    info.name: info
+    for info in (
+        EditorInfo(
+            "rome", "ROME", "2202.05262", "delta", "editors.rome:Rome",
+            summary="one rank-one change, as released",
+            batch="one after another in the order given, as if called one by one; only the search for values is shared",
+            sequence="each on top of the earlier ones; as released it collapses after some tens of edits",
         ),
-        _info(
-            "kn", "KN", "2104.08696", "delta", "editors.kn:KnowledgeNeurons", "rewrites the neurons that hold the fact"
+        EditorInfo(
+            "r-rome", "R-ROME", "2403.07175", "delta", "editors.rome:RRome",
+            summary="ROME with one key throughout",
+            batch="one after another in the order given, as if called one by one; only the search for values is shared",
+            sequence="each on top of the earlier ones; in shallow models facts that fell are learned again",
         ),
-        _info("mend", "MEND", "2110.11309", "delta", "editors.mend:Mend", "a trained network reshapes the gradient"),
-        _info("ke", "KE", "2104.08164", "delta", "editors.ke:KnowledgeEditor", "a trained network reads the edit"),
-        _info("ft-l", "FT-L", "2012.00363", "delta", "editors.ft:FtL", "fine-tuning of one layer, every entry bounded"),
-        _info("ft-m", "FT-M", "2308.07269", "delta", "editors.ft:FtM", "fine-tuning of one layer on the target tokens"),
-        _info("lora", "LoRA", "2106.09685", "delta", "editors.lora:Lora", "low-rank change of the attention, by peft"),
-        _info("grace", "GRACE", "2211.11031", "adapter", "editors.grace:Grace", "a codebook beside one layer"),
-        _info(
-            "t-patcher", "T-Patcher", "2301.09785", "adapter", "editors.tpatcher:TPatcher", "a neuron for each mistake"
+        EditorInfo(
+            "memit", "MEMIT", "2210.07229", "delta", "editors.memit:Memit",
+            summary="many facts at once over several layers",
+            batch="one least-squares change for all: what the method is for",
+            sequence="batch on top of batch; nothing protects the facts of earlier batches",
         ),
-        _info(
-            "calinet", "CaliNET", "2210.03329", "adapter", "editors.calinet:CaliNet", "a side net for a batch of facts"
+        EditorInfo(
+            "emmet", "EMMET", "2403.14236", "delta", "editors.emmet:Emmet",
+            summary="a batch of facts, each met exactly",
+            batch="one change that meets every fact exactly: what the method is for",
+            sequence="batch on top of batch; nothing protects the facts of earlier batches",
         ),
-    ]
-)
+        EditorInfo(
+            "alphaedit", "AlphaEdit", "2410.02355", "delta", "editors.alphaedit:AlphaEdit",
+            summary="MEMIT in directions that ordinary text hardly uses",
+            batch="one least-squares change for all",
+            sequence="batch on top of batch, keys of earlier facts protected: what the method is for",
+        ),
+        EditorInfo(
+            "kn", "KN", "2104.08696", "delta", "editors.kn:KnowledgeNeurons",
+            summary="rewrites the neurons that hold the fact",
+            batch="the paper has none: each fact by itself, and the changes add up",
+            sequence="the paper has none: neurons are found with the earlier edits on, and the changes add up",
+        ),
+        EditorInfo(
+            "mend", "MEND", "2110.11309", "delta", "editors.mend:Mend",
+            summary="a trained network reshapes the gradient",
+            batch="the sum of the single changes, as the network was trained",
+            sequence="the paper has none: gradients are taken in the model with its earlier edits",
+        ),
+        EditorInfo(
+            "ke", "KE", "2104.08164", "delta", "editors.ke:KnowledgeEditor",
+            summary="a trained network reads the edit",
+            batch="the paper has none: gated gradients add up, what the network gives every edit alike counts once",
+            sequence="the paper has none: as a batch; what the network gives every edit alike is not added again",
+        ),
+        EditorInfo(
+            "ft-l", "FT-L", "2012.00363", "delta", "editors.ft:FtL",
+            summary="fine-tuning of one layer, every entry bounded",
+            batch="trained jointly",
+            sequence="trained on top of the earlier ones, which nothing protects",
+        ),
+        EditorInfo(
+            "ft-m", "FT-M", "2308.07269", "delta", "editors.ft:FtM",
+            summary="fine-tuning of one layer on the target tokens",
+            batch="trained jointly",
+            sequence="trained on top of the earlier ones, which nothing protects",
+        ),
+        EditorInfo(
+            "lora", "LoRA", "2106.09685", "delta", "editors.lora:Lora",
+            summary="low-rank change of the attention, by peft",
+            batch="one adapter, trained jointly",
+            sequence="an adapter on top of the earlier ones, which nothing protects",
+        ),
+        EditorInfo(
+            "grace", "GRACE", "2211.11031", "adapter", "editors.grace:Grace",
+            summary="a codebook beside one layer",
+            batch="the paper has none: values are found together, entries settled one after another",
+            sequence="an entry for each edit, radii cut where answers differ: what the method is for",
+        ),
+        EditorInfo(
+            "t-patcher", "T-Patcher", "2301.09785", "adapter", "editors.tpatcher:TPatcher",
+            summary="a neuron for each mistake",
+            batch="a neuron for each mistake of each fact, trained side by side",
+            sequence="neurons beside the earlier ones, trained on the mistakes that are left: what the method is for",
+        ),
+        EditorInfo(
+            "calinet", "CaliNET", "2210.03329", "adapter", "editors.calinet:CaliNet",
+            summary="a side net for a batch of facts",
+            batch="one net for all: what the method is for; it is undone as a whole",
+            sequence="the paper has none: a net of its own for each call, beside the earlier ones",
+        ),
+    )
+}  # fmt: skip
 
 DEFAULT = "r-rome"
 

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from editors.base import Job
 from editors.earlier import standing
+from editors.footprint import Sizes
 from editors.passes import block, down_projection, head, hidden_of, hooked
 from editors.problems import build_problems
 from editors.rewrites import Row, whole_word
@@ -143,6 +144,15 @@ def rehearsed(
         if not fell:
             break
     return made if best is None else made + thinned(best)
+
+
+def rehearsal_stage(sizes: Sizes, layers: int) -> int:
+    """Bytes that rehearsal takes: a pass of so many tokens with its gradient, and matrices for each layer."""
+    width = sizes.width()
+    tokens = min(_TOKENS, _LOGITS // sizes.vocab)
+    return (
+        sizes.learning(max(1, tokens // width), width, sizes.layers) + sizes.logits(tokens) + sizes.matrix(10 * layers)
+    )
 
 
 def lightest(

@@ -21,6 +21,7 @@ every prompt got all of it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -29,11 +30,13 @@ from torch import Tensor
 
 from editors.base import Editor, Hparams, Job
 from editors.earlier import earlier_keys, spared
+from editors.footprint import Footprint, Sizes
 from editors.keys import mean_by_group, subject_activations
 from editors.presets import layer_window, patient, repaired_every
 from editors.problems import ESSENCE, build_problems
-from editors.rehearsal import REHEARSAL, RehearsalSettings, lightest, rehearsed
+from editors.rehearsal import REHEARSAL, RehearsalSettings, lightest, rehearsal_stage, rehearsed
 from editors.values import ValueSettings, check_layer, optimise_values
+from knowledge.edit import Edit
 from language_model.model import LanguageModel
 from language_model.overlay import LowRank, Overlay
 
@@ -102,7 +105,6 @@ class Rome(Editor[RomeSettings]):
     name: ClassVar[str] = "rome"
     title: ClassVar[str] = "ROME"
     paper: ClassVar[str] = "2202.05262"
-    summary: ClassVar[str] = "one rank-one change of one layer, as released; collapses after many edits"
     Settings = RomeSettings
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
         name: {**preset, "key": "released"} for name, preset in PRESETS.items()
@@ -122,6 +124,22 @@ class Rome(Editor[RomeSettings]):
         if found.layer is not None:
             return found
         return replace(found, layer=self.derived_layer(lm).layer, values=patient(lm, found.values))
+
+    def footprint(self, lm: LanguageModel, edits: Sequence[Edit], settings: RomeSettings) -> Footprint:
+        assert settings.layer is not None
+        sizes, longest = Sizes(lm, edits), max(settings.prefix_lengths, default=0)
+        rows, width = sizes.rows(settings.prefixes), sizes.width(longest)
+        kept = {"the changes": sizes.factors(len(edits))}
+        stages = {
+            "reading keys": sizes.reading_keys(rows, width),
+            "target values": sizes.values(rows, width, settings.layer, settings.values.tokens),
+        }
+        repaired = settings.key == "mean" and settings.second_moments and bool(settings.repair)
+        layers = len(layer_window(lm, ends_at=settings.layer)) if repaired else int(settings.second_moments)
+        kept["second moments"] = sizes.moments(layers) if layers else 0
+        if repaired:
+            stages["rehearsal"] = rehearsal_stage(sizes, layers)
+        return Footprint(kept, stages)
 
     def compute(self, job: Job, settings: RomeSettings) -> Overlay:
         made = self.change(job, settings)
@@ -204,7 +222,6 @@ class RRome(Rome):
     name: ClassVar[str] = "r-rome"
     title: ClassVar[str] = "R-ROME"
     paper: ClassVar[str] = "2403.07175"
-    summary: ClassVar[str] = "ROME with one key throughout; in a sequence it breaks down later"
     PRESETS = PRESETS
     default_key: ClassVar[KeyChoice] = "mean"
     default_values: ClassVar[ValueSettings] = VALUES

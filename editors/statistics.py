@@ -174,7 +174,7 @@ class MomentStore:
                 done += sum(map(len, batch))
                 if progress:
                     progress(done / total, f"second moments: {done:,} of {total:,} tokens")
-        moments = {layer: accumulator.shrunk() for layer, accumulator in sums.items()}
+        moments = {layer: sums.pop(layer).shrunk() for layer in layers}  # not all sums beside all results in memory
         for layer, moment in moments.items():
             log.info("layer %d: %d keys, shrinkage %.3f", layer, moment.tokens, moment.shrinkage)
         return moments

@@ -12,6 +12,7 @@ lie above, so a batch of neurons costs next to nothing, and neurons of other edi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -20,9 +21,12 @@ from torch import Tensor, nn
 
 from editors.base import Editor, EditRefused, Hparams, Job
 from editors.batches import RowTable
+from editors.footprint import Footprint, Sizes
 from editors.memory_texts import activation_memory
 from editors.problems import build_problems
+from knowledge.edit import Edit
 from language_model.adapters import AdapterModule, register_adapter
+from language_model.model import LanguageModel
 from language_model.overlay import Adapter, Overlay
 
 
@@ -70,6 +74,19 @@ class TPatcher(Editor[TPatcherSettings]):
     paper: ClassVar[str] = "2301.09785"
     kind: ClassVar[str] = "adapter"
     Settings = TPatcherSettings
+
+    def footprint(self, lm: LanguageModel, edits: Sequence[Edit], settings: TPatcherSettings) -> Footprint:
+        sizes = Sizes(lm, edits)
+        neurons = sizes.rows() * sizes.target
+        fired = 4 * 4 * settings.size * (neurons + 2 * sizes.hidden)  # memories x neurons, with gradients
+        remembering = sizes.suffix(settings.size // 64, 64)
+        return Footprint(
+            {"what has to stay silent": fired},
+            {
+                "reading ordinary text": remembering,
+                "the edits' rows": sizes.suffix(sizes.rows(), sizes.width()) + sizes.logits(neurons),
+            },
+        )
 
     def compute(self, job: Job, settings: TPatcherSettings) -> Overlay:
         lm, layer = job.lm, job.lm.num_layers - 1

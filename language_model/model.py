@@ -33,6 +33,7 @@ from language_model.hooks import Frame, HookBoard, Recorder
 from language_model.loading import fuse_activations, load_pretrained
 from language_model.overlay import Overlay
 from language_model.prompts import Message
+from language_model.room import free_bytes
 from language_model.scoring import TargetScore, score_targets
 from language_model.text import Form, Prompt, TextCodec
 from language_model.tracing import Change, Trace, TraceRecorder
@@ -45,10 +46,19 @@ class LanguageModel:
         model: any Hugging Face causal language model; it is set to evaluation mode and its weights are frozen.
         tokenizer: its tokenizer.
         name: what users see.
+        memory_limit: bytes that work beside the loaded model may take; None: what is free when it begins.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str = "") -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        name: str = "",
+        *,
+        memory_limit: int | None = None,
+    ) -> None:
         self.model = model.eval().requires_grad_(False)
+        self.memory_limit = memory_limit
         fuse_activations(self.model)
         self.tokenizer: Any = tokenizer
         self.name = name or model.config.model_type
@@ -64,6 +74,7 @@ class LanguageModel:
         device: str | None = None,
         dtype: str | None = None,
         local_files_only: bool = False,
+        memory_limit: int | None = None,
     ) -> Self:
         """Loads "bundled", a folder, or a name on the Hugging Face hub; see :func:`.loading.load_pretrained`.
 
@@ -72,7 +83,7 @@ class LanguageModel:
             ModelUnusable: something is there that cannot be used.
         """
         model, tokenizer = load_pretrained(name_or_path, device=device, dtype=dtype, local_files_only=local_files_only)
-        return cls(model, tokenizer, name_or_path)
+        return cls(model, tokenizer, name_or_path, memory_limit=memory_limit)
 
     # ------------------------------------------------------------------------------------------------ what it is
 
@@ -83,6 +94,11 @@ class LanguageModel:
     @property
     def dtype(self) -> torch.dtype:
         return self.model.dtype
+
+    @property
+    def room(self) -> int | None:
+        """Bytes that work beside the loaded model may take now; None where the device does not say."""
+        return self.memory_limit if self.memory_limit is not None else free_bytes(self.device)
 
     @cached_property
     def architecture(self) -> Architecture:

@@ -112,7 +112,10 @@ def methods(json_: Json = False) -> None:
     if json_:
         emit({"methods": found})
     else:
-        table(("name", "title", "arXiv", "what it does"), [(m.name, m.title, m.paper, m.summary) for m in found])
+        for item in found:
+            typer.echo(f"{item.name:<10} {item.title} (arXiv {item.paper}): {item.summary}")
+            for when, what in (("several facts at once", item.batch), ("one call after another", item.sequence)):
+                typer.echo(f"{'':<10}   {when}: {what}" if what else "", nl=bool(what))
 
 
 @app.command("on")

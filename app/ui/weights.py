@@ -163,7 +163,9 @@ class WeightsTab:
                 paper = f" (arXiv {item.paper})" if item.paper[:1].isdigit() else ""
                 missing = self.page.service.weights.unavailable().get(item.name, "")
                 why = note(f"Not available here: {missing}.", "bad") if missing else ""
-                return note(f"{item.summary or item.title}{paper}") + why
+                several = note(f"Several facts at once: {item.batch}.") if item.batch else ""
+                later = note(f"One call after another: {item.sequence}.") if item.sequence else ""
+                return note(f"{item.summary or item.title}{paper}") + several + later + why
         return ""
 
     def _apply(self, method: str, sentence: str, stored: list[str]) -> Iterator[tuple[Any, ...]]:

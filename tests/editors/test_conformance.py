@@ -17,7 +17,7 @@ from knowledge.errors import InvalidInput, UnknownName
 from language_model.fingerprint import fingerprint
 from language_model.model import LanguageModel
 from language_model.overlay import Adapter, Overlay
-from language_model.tiny import tiny_model
+from language_model.tiny import CONFIGS, tiny_model
 from tests.editors.helpers import capital_edit, train_hypernetwork
 from tests.language_model.helpers import hook_count
 
@@ -38,7 +38,7 @@ CHEAP: dict[str, dict[str, Any]] = {  # enough to see what they do on two layers
     "t-patcher": {"steps": 150, "size": 300},
     "calinet": {"steps": 20, "prefixes": 1, "slots": 8, "retain_tokens": 100},
 }
-FAMILIES = ["gpt2", "gptj", "gpt_neox", "opt", "llama", "qwen3", "gemma2", "phi", "falcon"]
+FAMILIES = list(CONFIGS)
 EDIT = capital_edit("France", "Oslo")
 PROMPTS = [EDIT.text, "Rome is", "The capital of Peru is"]
 
