@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import resource
 import subprocess
 import sys
@@ -244,7 +245,7 @@ def moments(options: argparse.Namespace) -> None:
 def sequence(options: argparse.Namespace) -> None:
     """Edits one after another (or in batches), and how many of ALL made so far still hold."""
     lm, edits = load(options.model), drawn(options.edits, seed=options.seed)
-    kept, rows = KeptRows(options.keep, _what(options, lm, "edits", "batch", "every", "locality")), []
+    kept, rows = KeptRows(options.keep, _what(options, lm, "edits", "batch", "every", "locality", "wordings")), []
     for name in options.methods or ["r-rome", "alphaedit", "rome"]:
         points = _run_sequence(lm, name, edits, options, kept)
         rows += points
@@ -252,8 +253,9 @@ def sequence(options: argparse.Namespace) -> None:
             numbers = [(row[1], row[-2], row[-1]) for row in points]
             path = options.plot.with_stem(f"{options.plot.stem}-{name}")
             _plot(path, numbers, "edits", ("retention", "locality"))
-    columns = ("method", "edits", "hold in both forms, all so far", "other answers as before", "dW to W", "s per edit")
-    note = f"{options.model}, {options.batch} at a time, generation"
+    held = ("hold in both forms, all so far", "in other wordings", "other answers as before")
+    columns = ("method", "edits", *held, "dW to W", "s per edit")
+    note = f"{options.model}, {options.batch} at a time, generation; other wordings of {options.wordings} of the facts"
     show("A sequence of edits", columns, [row[:-3] for row in rows], as_json=options.json, note=note)
 
 
@@ -287,7 +289,9 @@ def _run_sequence(
         hold = _holding(lm, edits[:done], total)
         local = sample.measure(lm, Overlay.empty(), total, edits)
         norm, share = max(total.norms(lm).values(), default=0.0), local.after if local else float("nan")
-        cells = [name, done, rate(hold), f"{100 * share:.0f}", f"{norm:.2f}", f"{spent / done:.2f}"]
+        some = random.Random(options.seed).sample(edits[:done], min(done, options.wordings))
+        others = rate(Exam(lm, some, seed=options.seed).taken([total] * len(some)).generality) if some else "-"
+        cells = [name, done, rate(hold), others, f"{100 * share:.0f}", f"{norm:.2f}", f"{spent / done:.2f}"]
         if (state := kept.beside(f"{name}-{done}")) is not None:
             total.save(state)  # before its row: a row without its state would be of no use
         rows.append(kept.add(f"{name} {done}", [*cells, spent, sum(hold) / done, share]))
@@ -310,7 +314,7 @@ def _holding(lm: LanguageModel, edits: list[Edit], overlay: Overlay) -> list[boo
 
 def _collapsed(total: Overlay, row: list[Any]) -> bool:
     finite = all(torch.isfinite(delta).all() for m in total.modules if (delta := total.delta(m)) is not None)
-    return not finite or float(row[4]) > 1e3
+    return not finite or float(row[5]) > 1e3
 
 
 def _plot(path: Path, points: list[tuple[Any, ...]], x: str, names: tuple[str, ...], *, log: bool = False) -> None:
@@ -374,6 +378,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--edits", type=int, default=1000)
     made.add_argument("--batch", type=int, default=1)
     made.add_argument("--every", type=int, default=100, help="edits between two measurements")
+    made.add_argument("--wordings", type=int, default=100, help="facts that are also asked in other wordings")
     made.add_argument("--locality", type=int, default=100, help="questions of the locality sample")
     made.add_argument("--methods", nargs="*")
     made.add_argument("--plot", type=Path)

@@ -67,6 +67,8 @@ class RehearsalSettings:
     enough: float = 0.05  # a row below is not pushed any further
     rounds: int = 8  # of asking all facts; between two, the rows that do not hold are gone through, few of them again
     steps: int = 4  # in a round at least
+    least: int = 0  # rounds when all earlier facts are asked, though none has fallen: what new facts wore off, above
+    # all of ordinary text, is put right before it shows
 
 
 REHEARSAL = RehearsalSettings()
@@ -95,7 +97,8 @@ def rehearsed(
         seed: of the draws of rows and texts.
 
     Returns:
-        ``made`` itself where all facts hold, where of many more than a quarter has fallen, and where nothing is gained.
+        ``made`` itself where all facts hold (and ``least`` asks for no more), where of many more than a quarter has
+        fallen, and where nothing is gained.
     """
     plain = _without_edits(job, layers)
     before = standing(job)
@@ -118,7 +121,8 @@ def rehearsed(
         return len({owner[row] for row in wrong.nonzero()[:, 0].tolist()})
 
     fell = fewest = fallen()
-    if not fell or fell > max(_FEW, len(job.edits), _HOPELESS * (len(job.edits) + len(before))):
+    least = settings.least if due else 0
+    if not (fell or least) or fell > max(_FEW, len(job.edits), _HOPELESS * (len(job.edits) + len(before))):
         return made
     texts = ordinary(job, store, settings.length)
     if not texts:
@@ -130,8 +134,8 @@ def rehearsed(
         job.progress(0.97 + 0.03 * number / settings.rounds, f"learning again: {fell} facts that do not hold")
         weak = {*((losses > settings.loss) | wrong).nonzero()[:, 0].tolist()}
         held = [row for row in range(len(rows)) if row not in weak]
-        for part in _parts(sorted(weak), settings, rng):
-            beside = rng.sample(held, min(len(held), settings.held, 4 * len(part)))
+        for part in [*_parts(sorted(weak), settings, rng)] or [[]] * settings.steps:
+            beside = rng.sample(held, min(len(held), settings.held, 4 * len(part) or settings.held))
             asked = [rows[row] for row in (*part, *beside)]
             if not course.step(asked, rng.sample(texts, min(len(texts), settings.texts)), settings.fading**number):
                 log.warning("a gradient of the facts that do not hold is not finite; nothing more is learned")
@@ -139,9 +143,9 @@ def rehearsed(
         now = course.change()
         losses, wrong = _ask(job.lm, rows, job.base + made + now)
         fell = fallen()
-        if fell < fewest:
+        if fell < fewest or (least and fell == fewest):
             fewest, best = fell, now
-        if not fell:
+        if not fell and number + 1 >= least:
             break
     return made if best is None else made + thinned(best)
 

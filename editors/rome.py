@@ -44,6 +44,8 @@ KeyChoice = Literal["released", "mean", "prompt"]
 
 
 VALUES = ValueSettings()
+LIGHT = replace(VALUES, decay=0.1, stop_loss=0.3, stride=0.05, said=True)
+REHEARSED = replace(REHEARSAL, least=1)
 RELEASED_VALUES = ValueSettings(rule="adam")
 REPAIR = 20  # facts, in shallow models
 PROTECT = 0.001
@@ -63,7 +65,8 @@ class RomeSettings(Hparams):
     # with key "mean": what an earlier fact's key weighs beside all ordinary ones; None: only where nothing is repaired
     protect: float | None = None
     repair: int | None = None  # with key "mean": after so many facts those that fell are learned again; 0: never
-    rehearsal: RehearsalSettings = REHEARSAL
+    rehearsal: RehearsalSettings = REHEARSED
+    light: ValueSettings = LIGHT  # values from the fact on from which others are learned again: hundreds have to fit
     dosed: bool = True  # with key "mean": find v* under the change that each row will really get (see the module)
 
 
@@ -123,7 +126,8 @@ class Rome(Editor[RomeSettings]):
             found = replace(found, protect=0.0 if found.repair else PROTECT)
         if found.layer is not None:
             return found
-        return replace(found, layer=self.derived_layer(lm).layer, values=patient(lm, found.values))
+        values, light = patient(lm, found.values), patient(lm, found.light)
+        return replace(found, layer=self.derived_layer(lm).layer, values=values, light=light)
 
     def footprint(self, lm: LanguageModel, edits: Sequence[Edit], settings: RomeSettings) -> Footprint:
         assert settings.layer is not None
@@ -142,11 +146,13 @@ class Rome(Editor[RomeSettings]):
         return Footprint(kept, stages)
 
     def compute(self, job: Job, settings: RomeSettings) -> Overlay:
-        made = self.change(job, settings)
         if settings.key != "mean" or not settings.second_moments or not settings.repair:
-            return made
+            return self.change(job, settings)
         window = layer_window(job.lm, ends_at=settings.layer)
-        if len(job.earlier) >= settings.repair:  # few may change much, so that other wordings come right too
+        if len(job.earlier) < settings.repair:  # few may change much, so that other wordings come right too
+            made = self.change(job, settings)
+        else:
+            made = self.change(job, replace(settings, values=settings.light))
             made = lightest(job, lambda share: _weaker(made, share), window, settings.rehearsal)
         return rehearsed(job, made, window, self.moments, settings.rehearsal, every=settings.repair, seed=settings.seed)
 

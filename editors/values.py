@@ -37,6 +37,7 @@ class ValueSettings:
     stride: float = 0.1  # of a steepest step, in units of |h|; falls to nothing over the steps
     lr: float = 0.5  # of Adam, in units of the reference length over sqrt(out): GPT-2 XL's 0.5 within 10 %
     stop_loss: float = 0.05  # an edit is done when its target and essence terms are below
+    said: bool = False  # and not before its prompts without a prefix are answered with the target
     decay: float = 0.01  # times |d| / reference: the released 0.5 |d| / |v|^2 at GPT-2 XL's |v|
     essence: float = 0.0625  # weight of KL on "{subject} is a"
     clamp: float = 4.0  # |d| at most this many references
@@ -120,8 +121,10 @@ class _Batch:
         reads: list[tuple[int, int, int, float]] = []  # row, position, wanted token, weight
         essence: list[tuple[int, int, float]] = []  # row, position, weight
         self.first: list[int] = []
+        bare: set[int] = set()  # rows without a prefix
         for number, problem in enumerate(problems):
             self.first.append(len(rows) + problem.bare[0])
+            bare.update(len(rows) + index for index in problem.bare)
             for row, weight in zip(problem.rows, problem.weights, strict=True):
                 share = weight / len(row.target)
                 reads += [(len(rows), at, wanted, share) for at, wanted in zip(row.reads, row.target, strict=True)]
@@ -138,6 +141,7 @@ class _Batch:
         self.read_at = torch.tensor([read[1] for read in reads], device=device)
         self.wanted = torch.tensor([read[2] for read in reads], device=device)
         self.share = torch.tensor([read[3] for read in reads], device=device)
+        self.bare = torch.tensor([read[0] in bare for read in reads], device=device)
         self.known_row = torch.tensor([item[0] for item in essence], device=device, dtype=torch.long)
         self.known_at = torch.tensor([item[1] for item in essence], device=device, dtype=torch.long)
         self.known_share = torch.tensor([item[2] for item in essence], device=device)
@@ -147,15 +151,15 @@ class _Batch:
         with torch.no_grad():
             self.before = self.suffix.head(self.tails.still[self.known_row, self.known_at]).log_softmax(-1)
 
-    def losses(self, delta: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:
-        """Target and essence loss of each active edit.
+    def losses(self, delta: Tensor, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Target and essence loss of each active edit, and whether its prompts without a prefix say the target.
 
         Args:
             delta: (active, out).
             active: (active,) numbers of the edits, rising.
 
         Returns:
-            two tensors (active,).
+            three tensors (active,).
         """
         place = torch.full((self.size,), -1, device=active.device)
         place[active] = torch.arange(len(active), device=active.device)
@@ -173,15 +177,18 @@ class _Batch:
         logits = self.suffix.head(states)
         asked = logits[: len(reads)]
         logprob = asked.gather(1, self.wanted[reads, None])[:, 0] - asked.logsumexp(-1)
-        target = torch.zeros(len(active), device=active.device)
-        target = target.index_add(0, place[self.owner[self.read_row[reads]]], -logprob * self.share[reads])
+        owners = place[self.owner[self.read_row[reads]]]
+        nought = torch.zeros(len(active), device=active.device)
+        target = nought.index_add(0, owners, -logprob * self.share[reads])
+        missed = self.bare[reads] & (asked.detach().argmax(-1) != self.wanted[reads])
+        said = nought.index_add(0, owners, missed.float()) == 0
 
         essence = torch.zeros(len(active), device=active.device)
         if len(knows):
             now, before = logits[len(reads) :].log_softmax(-1), self.before[knows]
             kl = (before.exp() * (before - now)).sum(-1)
             essence = essence.index_add(0, place[self.owner[self.known_row[knows]]], kl * self.known_share[knows])
-        return target, essence
+        return target, essence, said
 
 
 def _optimise(
@@ -210,12 +217,14 @@ def _optimise(
         leaf = x[active].requires_grad_(True)
         with torch.enable_grad():
             delta = leaf * unit[active]
-            target, essence = batch.losses(delta, active)
+            target, essence, said = batch.losses(delta, active)
             loss = target + settings.essence * essence
             size = (delta.square().sum(-1) + 1e-12).sqrt() / reference[active, 0]
             (gradient,) = torch.autograd.grad((loss + settings.decay * size).sum(), leaf)
         final[active] = loss.detach()
         going = loss.detach() >= settings.stop_loss
+        if settings.said:
+            going |= ~said
         active, gradient = active[going], gradient[going]
         if not len(active) or step == settings.steps:
             break
