@@ -18,6 +18,11 @@ from language_model.model import LanguageModel
 from language_model.overlay import Overlay
 
 AMOUNTS = Amounts(generality=4, neighbour=3, relation=3, unrelated=2, alias=0, onehop=0, inverse=0)
+LOCALITY = {
+    "locality_neighbour": "other subjects",
+    "locality_relation": "other relations of the subject",
+    "locality_unrelated": "unrelated",
+}
 GPT2_SIZE = "gpt2-size"
 
 
@@ -53,6 +58,7 @@ class Outcomes:
     generality: list[bool]
     locality: list[bool]
     every_form: list[bool]  # one a fact: its own wording comes right in the completion and in the chat form
+    kinds: dict[str, list[bool]]  # locality by kind: other subjects, other relations of the subject, neither
 
 
 def answers(lm: LanguageModel, probes: Sequence[Probe], overlays: Sequence[Overlay | None]) -> list[str]:
@@ -100,16 +106,18 @@ class Exam:
         now = answers(self.lm, [self.asked[i][1] for i in chosen], [overlays[self.asked[index][0]] for index in chosen])
         flags: dict[str, list[bool]] = {"efficacy": [], "generality": [], "locality": []}
         whole = [True] * len(overlays)
+        kinds: dict[str, list[bool]] = {kind: [] for kind in LOCALITY}
         for index, said in zip(chosen, now, strict=True):
             number, probe = self.asked[index]
             if probe.metric == "locality":
                 flags["locality"].append(said == self.before[index])
+                kinds[probe.kind].append(said == self.before[index])
             elif probe.metric in flags and probe.expected:
                 right = generation_right(said, probe.expected, probe.aliases)
                 flags[probe.metric].append(right)
                 if probe.metric == "efficacy":
                     whole[number] &= right
-        return Outcomes(flags["efficacy"], flags["generality"], flags["locality"], whole)
+        return Outcomes(flags["efficacy"], flags["generality"], flags["locality"], whole, kinds)
 
 
 def outcomes(

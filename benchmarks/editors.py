@@ -30,7 +30,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.edit_cases import Exam, answers, drawn, load
+from benchmarks.edit_cases import LOCALITY, Exam, answers, drawn, load
 from benchmarks.kept_rows import KeptRows
 from benchmarks.peers import check_peer, run_peer
 from benchmarks.plain_editing import plain_memit, plain_r_rome
@@ -54,8 +54,10 @@ def table(options: argparse.Namespace) -> None:
     """Every method on the same facts: each fact edited alone, or all of them in one call."""
     lm, edits = load(options.model), drawn(options.facts, seed=options.seed, held_out=True)
     exam, moments = Exam(lm, edits, seed=options.seed), MomentStore(cache_dir=options.cache)
-    rows = KeptRows(options.keep, _what(options, lm, "facts", "together", "limit"))
+    rows = KeptRows(options.keep, _what(options, lm, "facts", "together", "limit", "kinds"))
     names = options.methods or list(available())
+    held = ("holds in both forms", "efficacy", "generality", "locality (as before)")
+    columns = ("method", "facts", *held, *(LOCALITY.values() if options.kinds else ()), "s per edit")
     for name in names:
         if rows.has(name):
             continue
@@ -70,13 +72,14 @@ def table(options: argparse.Namespace) -> None:
                 if options.limit and time.perf_counter() - start > options.limit:
                     break
         except EditRefused as error:
-            rows.add(name, [editor.title, str(error).split(". ")[0], "", "", "", "", ""], final=False)
+            blank = [""] * (len(columns) - 2)
+            rows.add(name, [editor.title, str(error).split(". ")[0], *blank], final=False)
             continue
         seconds = (time.perf_counter() - start) / len(overlays)
         found = exam.taken(overlays)
         rates = [rate(flags) for flags in (found.every_form, found.efficacy, found.generality, found.locality)]
+        rates += [rate(found.kinds[kind]) for kind in LOCALITY] if options.kinds else []
         rows.add(name, [editor.title, len(overlays), *rates, f"{seconds:.2f}"])
-    columns = ("method", "facts", "holds in both forms", "efficacy", "generality", "locality (as before)", "s per edit")
     how = "in one call" if options.together else "each alone"
     show(
         f"Editors on {options.model}",
@@ -359,6 +362,7 @@ def parser() -> argparse.ArgumentParser:
     made = part("table", table)
     made.add_argument("--facts", type=int, default=100)
     made.add_argument("--methods", nargs="*")
+    made.add_argument("--kinds", action="store_true", help="locality by kind as well")
     made.add_argument("--together", action="store_true", help="all facts in one call")
     made = part("speed", speed)
     made.add_argument("--sizes", type=int, nargs="+", default=[1, 10, 100])

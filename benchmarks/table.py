@@ -11,11 +11,14 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import torch
+
 
 def machine() -> str:
-    """The machine class, without its name: cores, architecture, Python."""
+    """The machine class, without its name: cores, architecture with what PyTorch uses of it, Python."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{cores} cores, {platform.machine()}, Python {platform.python_version()}"
+    kind = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    return f"{cores} cores, {kind}, Python {platform.python_version()}"
 
 
 def show(
