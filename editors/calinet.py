@@ -3,9 +3,8 @@
     overlay = CaliNet().edit(lm, edits)
 
 output + gelu(x K^T) V with 64 to 256 slots. The net is trained jointly on all facts of the batch in all their rows
-(bare and behind
-prefixes, completion and chat), with ordinary text as a reminder of what must stay. One net holds the whole batch: a
-batch is undone as a whole.
+(bare and behind prefixes, completion and chat), with ordinary text as a reminder of what must stay. One net holds the
+whole batch: a batch is undone as a whole.
 """
 
 from __future__ import annotations

@@ -3,11 +3,9 @@
     overlay = KnowledgeNeurons().edit(lm, [edit])
 
 A neuron's attribution is its value times the integral of d P(old answer) / d neuron, as all neurons of its layer are
-scaled from
-0 to their value (2104.08696, eq. 2), at the token where the answer is decided. Neurons above a share of the largest,
-in most of the
-fact's prompts, are the fact's. Each then says less of the old answer and more of the new one: its row of the
-down-projection moves by -lambda1 E(old) + lambda2 E(new), E being the answers' output embeddings.
+scaled from 0 to their value (2104.08696, eq. 2), at the token where the answer is decided. Neurons above a share of the
+largest, in most of the fact's prompts, are the fact's. Each then says less of the old answer and more of the new one:
+its row of the down-projection moves by -lambda1 E(old) + lambda2 E(new), E being the answers' output embeddings.
 """
 
 from __future__ import annotations

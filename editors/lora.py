@@ -3,8 +3,7 @@
     overlay = Lora().edit(lm, [edit])
 
 ``peft`` puts its modules into the model that it trains. It is therefore given a shadow: the same weights in memory
-under
-a second tree of modules, so that the model itself is never rebuilt, and other threads notice nothing.
+under a second tree of modules, so that the model itself is never rebuilt, and other threads notice nothing.
 """
 
 from __future__ import annotations

@@ -79,9 +79,8 @@ class Row:
 def forms_of(lm: LanguageModel, edit: Edit) -> list[Form]:
     """The completion form and the chat form.
 
-    The chat form asks the edit's question. Where it has none, or one without the subject, the prompt itself is said
-    to a
-    model with a chat template; one without a template is then only asked to complete, as in the papers.
+    The chat form asks the edit's question. Where it has none, or one without the subject, the prompt itself is said to
+    a model with a chat template; one without a template is then only asked to complete, as in the papers.
     """
     start = edit.prompt.index("{}")
     forms = [_form(lm, "completion", edit.text, start, len(edit.subject))]

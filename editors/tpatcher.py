@@ -4,10 +4,9 @@
 
 A neuron fires where the feed-forward reads what it read at the mistake, and adds a vector that corrects it:
 output + relu(x K + b) V. Its key starts at x/|x|^2. Trained are the correction (edit loss), that it fires at the
-mistake, and that it
-is silent, by a margin, on a memory of other text (2301.09785, section 3.3). At the last layer only the final norm
-and the output embedding
-lie above, so a batch of neurons costs next to nothing, and neurons of other edits do not interfere with training.
+mistake, and that it is silent, by a margin, on a memory of other text (2301.09785, section 3.3). At the last layer only
+the final norm and the output embedding lie above, so a batch of neurons costs next to nothing, and neurons of other
+edits do not interfere with training.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,7 @@ from editors.registry import get_editor
 from editors.rehearsal import REHEARSAL, lightest, ordinary, rehearsed, thinned
 from editors.statistics import MomentStore
 from knowledge.edit import Edit
+from language_model.architectures import weight_in_out
 from language_model.model import LanguageModel
 from language_model.overlay import Dense, LowRank, Overlay
 from tests.editors.helpers import capital_edit, facts
@@ -110,6 +112,38 @@ def test_nothing_is_done_where_all_hold_or_most_have_fallen(trained: LanguageMod
     for earlier in (KNOWN[1:6], NEW[1:11]):
         job = job_of(trained, [KNOWN[0]], earlier)
         assert rehearsed(job, start, LAYERS, moments, REHEARSAL, every=1) is start
+
+
+def test_ordinary_text_is_given_back_before_a_fact_falls(trained: LanguageModel, moments: MomentStore) -> None:
+    """All facts hold, but the model has drifted: rounds bring it nearer, and keep the facts, or are thrown away."""
+    name = trained.architecture.down(LAYERS[1])
+    width_in, width_out = weight_in_out(down_projection(trained, LAYERS[1])).shape
+    draw = torch.Generator().manual_seed(0)
+    noise = torch.randn(width_in, 2, generator=draw) @ torch.randn(2, width_out, generator=draw)
+    size = weight_in_out(down_projection(trained, LAYERS[1])).norm()
+    drifted = Overlay({name: (Dense(1.5 * size * noise / noise.norm()),)})
+    job = replace(job_of(trained, [KNOWN[0]], KNOWN[1:6]), base=drifted)
+    assert len(already_known(trained, KNOWN[:6], drifted)) == 6
+    start = Overlay.empty()
+    assert rehearsed(job, start, LAYERS, moments, REHEARSAL, every=1) is start  # no rounds are asked for
+
+    made = rehearsed(job, start, LAYERS, moments, replace(REHEARSAL, least=4), every=1)
+    assert made is not start
+    assert len(already_known(trained, KNOWN[:6], drifted + made)) == 6
+    rows = ordinary(job, moments, REHEARSAL.length)
+    sample = [trained.tokenizer.decode(row) for row in random.Random(0).sample(rows, REHEARSAL.sample)]
+
+    def drift(overlay: Overlay) -> float:
+        total = 0.0
+        for text in sample:
+            before, now = (trained.forward(trained.batch([text]), overlays=[over])[0] for over in (None, overlay))
+            one, other = before.log_softmax(-1), now.log_softmax(-1)
+            total += float((one.exp() * (one - other)).sum(-1).mean())
+        return total
+
+    assert drift(drifted + made) < drift(drifted)
+    rash = replace(REHEARSAL, least=2, stride=3.0)  # steps that only wear off more
+    assert rehearsed(job, start, LAYERS, moments, rash, every=1) is start
 
 
 def test_what_does_not_help_is_not_kept(trained: LanguageModel, moments: MomentStore) -> None:

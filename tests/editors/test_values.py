@@ -50,6 +50,32 @@ def test_the_loss_is_that_of_the_whole_model(tiny_chat_lm: LanguageModel) -> Non
     assert total == pytest.approx(float(values.loss[0]), rel=1e-4)
 
 
+def test_an_edit_may_go_on_until_its_own_prompts_say_it(trained: LanguageModel) -> None:
+    """Whatever the loss is: rows behind a prefix weigh on it too, and do not say how the bare ones fare."""
+    (problem,) = build_problems(trained, EDITS[:1], ("", "Yesterday I saw"), essence=())
+    content = ValueSettings(steps=60, clamp=8.0, stride=0.05, stop_loss=1e9)
+    assert int(optimise_values(trained, [problem], 0, content).steps[0]) == 0
+    values = optimise_values(trained, [problem], 0, replace(content, said=True))
+    assert 0 < int(values.steps[0]) < 59
+
+    def said(delta: torch.Tensor) -> bool:
+        right = True
+        for index in problem.bare:
+            row = problem.rows[index]
+
+            def add(value: torch.Tensor, at: int = row.subject) -> torch.Tensor:
+                changed = value.clone()
+                changed[:, at] += delta.float()
+                return changed
+
+            trace = trained.trace([list(row.ids)], change_outputs={trained.architecture.down(0): add})
+            right &= trace.logits[0, list(row.reads)].argmax(-1).tolist() == list(row.target)
+        return right
+
+    assert said(values.delta[0])
+    assert not said(values.delta[0] * 0.5)
+
+
 def test_the_clamp_holds_and_is_relative(tiny_chat_lm: LanguageModel) -> None:
     problems = build_problems(tiny_chat_lm, EDITS, ("",))
     values = optimise_values(tiny_chat_lm, problems, 0, replace(SETTINGS, clamp=0.5, floor=0.0, stop_loss=0.0))
