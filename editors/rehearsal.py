@@ -21,23 +21,19 @@ import logging
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from editors.asking import LOGITS, TOKENS, ask, chunks, hidden_states, own_wordings, row_losses
 from editors.base import Job
 from editors.earlier import standing
 from editors.footprint import Sizes
-from editors.passes import block, down_projection, head, hidden_of, hooked
-from editors.problems import build_problems
+from editors.passes import down_projection, head
 from editors.rewrites import Row, whole_word
 from editors.statistics import MomentStore
-from knowledge.edit import Edit
 from language_model.architectures import weight_in_out
-from language_model.model import LanguageModel
 from language_model.overlay import Adapter, Dense, LowRank, Overlay
 
 log = logging.getLogger(__name__)
@@ -46,8 +42,6 @@ _HOPELESS = 0.25  # where more than this share has fallen, steps would only tear
 _FEW = 8  # facts; of so few any share can be learned
 _SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)  # of an edit's strength
 _KEPT = 0.9999  # of the square of the change; the rest of its singular values is left out
-_TOKENS = 2048  # in one pass, padding included
-_LOGITS = 2**25  # in one pass, as a number of elements: 128 MiB in float32, several times over with gradients
 
 
 @dataclass(frozen=True)
@@ -76,10 +70,6 @@ class RehearsalSettings:
 REHEARSAL = RehearsalSettings()
 
 
-class _Enough(Exception):
-    """Raised from a hook behind the last block."""
-
-
 def rehearsed(
     job: Job,
     made: Overlay,
@@ -104,8 +94,8 @@ def rehearsed(
     """
     plain = _without_edits(job, layers)
     before = standing(job)
-    rows, owner = _rows(job.lm, job.edits, plain)
-    losses, wrong = _ask(job.lm, rows, job.base + made)
+    rows, owner = own_wordings(job.lm, job.edits, plain)
+    losses, wrong = ask(job.lm, rows, job.base + made)
     due = (len(before) + len(job.edits)) // every > len(before) // every
     if not wrong.any() and not due:
         return made
@@ -113,10 +103,10 @@ def rehearsed(
     if not due:
         before = rng.sample(before, min(len(before), settings.asked))
     if before:
-        more, whose = _rows(job.lm, before, plain)
+        more, whose = own_wordings(job.lm, before, plain)
         rows, owner = rows + more, owner + [len(job.edits) + number for number in whose]
         losses, wrong = (
-            torch.cat(two) for two in zip((losses, wrong), _ask(job.lm, more, job.base + made), strict=True)
+            torch.cat(two) for two in zip((losses, wrong), ask(job.lm, more, job.base + made), strict=True)
         )
 
     def fallen() -> int:
@@ -144,7 +134,7 @@ def rehearsed(
                 log.warning("a gradient of the facts that do not hold is not finite; nothing more is learned")
                 return made if best is None else made + thinned(best)
         now = course.change()
-        losses, wrong = _ask(job.lm, rows, job.base + made + now)
+        losses, wrong = ask(job.lm, rows, job.base + made + now)
         fell = fallen()
         less = course.drift(sample) if least and fell <= fewest else drift
         if fell < fewest or (fell == fewest and less < drift):
@@ -157,7 +147,7 @@ def rehearsed(
 def rehearsal_stage(sizes: Sizes, layers: int) -> int:
     """Bytes that rehearsal takes: a pass of so many tokens with its gradient, and matrices for each layer."""
     width = sizes.width()
-    tokens = min(_TOKENS, _LOGITS // sizes.vocab)
+    tokens = min(TOKENS, LOGITS // sizes.vocab)
     return (
         sizes.learning(max(1, tokens // width), width, sizes.layers) + sizes.logits(tokens) + sizes.matrix(10 * layers)
     )
@@ -171,10 +161,10 @@ def lightest(
     Args:
         change: takes a share for each edit (edits,) and gives the overlay in which each has that share of its strength.
     """
-    rows, owner = _rows(job.lm, job.edits, _without_edits(job, layers))
+    rows, owner = own_wordings(job.lm, job.edits, _without_edits(job, layers))
     share = torch.ones(len(job.edits))
     for tried in _SHARES:
-        losses, wrong = _ask(job.lm, rows, job.base + change(torch.full_like(share, tried)))
+        losses, wrong = ask(job.lm, rows, job.base + change(torch.full_like(share, tried)))
         weak = {owner[row] for row in ((losses > settings.loss) | wrong).nonzero()[:, 0].tolist()}
         share[[number not in weak for number in range(len(share))]] = tried
     return change(share)
@@ -192,29 +182,6 @@ def _without_edits(job: Job, layers: Sequence[int]) -> Overlay:
             for name, parts in job.base.parts.items()
         }
     )
-
-
-def _rows(lm: LanguageModel, edits: Sequence[Edit], plain: Overlay) -> tuple[list[Row], list[int]]:
-    """Each edit's own wording in every form, and the number of the edit that a row belongs to.
-
-    Where the model without the edits would end its turn after the new answer, that end belongs to it: "Osaka" is not to
-    become "Osaka University".
-    """
-    problems = build_problems(lm, edits, ("",), essence=())
-    rows = [row for problem in problems for row in problem.rows]
-    owner = [number for number, problem in enumerate(problems) for _ in problem.rows]
-    chats = [number for number, row in enumerate(rows) if row.form == "chat"]
-    for chunk in _chunks(lm, [rows[number].ids for number in chats]):
-        part = [chats[index] for index in chunk]
-        with torch.no_grad():
-            states, mask = _states(lm, [rows[number].ids for number in part], plain)
-            last = states[torch.arange(len(part), device=mask.device), mask.sum(1) - 1]
-            following = head(lm, last).argmax(-1).tolist()
-        for number, token in zip(part, following, strict=True):
-            row = rows[number]
-            if token in lm.codec.turn_end_ids and row.ids[-1] != token and len(row.ids) < lm.context:
-                rows[number] = replace(row, ids=(*row.ids, token))
-    return rows, owner
 
 
 def _parts(rows: Sequence[int], settings: RehearsalSettings, rng: random.Random) -> Iterator[list[int]]:
@@ -275,26 +242,26 @@ class _Course:
 
     def _losses(self, rows: Sequence[Row], texts: Sequence[Sequence[int]], overlay: Overlay) -> Iterator[Tensor]:
         """The parts of the loss, a pass each."""
-        for chunk in _chunks(self.lm, [row.ids for row in rows]):
-            losses, wrong = _losses(self.lm, [rows[index] for index in chunk], overlay)
+        for chunk in chunks(self.lm, [row.ids for row in rows]):
+            losses, wrong = row_losses(self.lm, [rows[index] for index in chunk], overlay)
             pushed = (losses > self.settings.enough) | wrong  # of a long target one wrong token may hide in the mean
             yield torch.where(pushed, losses, torch.zeros_like(losses)).sum() / self.settings.facts
-        for chunk in _chunks(self.lm, texts):
+        for chunk in chunks(self.lm, texts):
             yield self.settings.weight / len(texts) * self._drift([texts[index] for index in chunk], overlay)
 
     def drift(self, texts: Sequence[Sequence[int]]) -> float:
         """Mean KL(before || now) of ordinary texts, with what has been learned so far."""
         now = self.start + self.change()
         with torch.no_grad():
-            found = [self._drift([texts[i] for i in chunk], now) for chunk in _chunks(self.lm, texts)]
+            found = [self._drift([texts[i] for i in chunk], now) for chunk in chunks(self.lm, texts)]
         return float(torch.stack(found).sum()) / len(texts)
 
     def _drift(self, texts: Sequence[Sequence[int]], overlay: Overlay) -> Tensor:
         """Sum over texts of the mean over their tokens of KL(before || now)."""
         with torch.no_grad():
-            states, mask = _states(self.lm, texts, self.plain)
+            states, mask = hidden_states(self.lm, texts, self.plain)
             before = head(self.lm, states[mask]).log_softmax(-1)
-        now = head(self.lm, _states(self.lm, texts, overlay)[0][mask]).log_softmax(-1)
+        now = head(self.lm, hidden_states(self.lm, texts, overlay)[0][mask]).log_softmax(-1)
         share = (mask / mask.sum(1, keepdim=True))[mask]
         return ((before.exp() * (before - now)).sum(-1) * share).sum()
 
@@ -335,63 +302,3 @@ def ordinary(job: Job, store: MomentStore, length: int) -> list[list[int]]:
 
     rows = [row[:length] for row in store.rows(job.lm)]
     return [row for row in rows if not says_it(job.lm.tokenizer.decode(row))]
-
-
-def _ask(lm: LanguageModel, rows: Sequence[Row], overlay: Overlay) -> tuple[Tensor, Tensor]:
-    """Of each row the mean loss of its target's tokens, and whether a token of it would not be said."""
-    losses, wrong = torch.zeros(len(rows)), torch.zeros(len(rows), dtype=torch.bool)
-    for chunk in _chunks(lm, [row.ids for row in rows]):
-        with torch.no_grad():
-            losses[chunk], wrong[chunk] = (part.cpu() for part in _losses(lm, [rows[i] for i in chunk], overlay))
-    return losses, wrong
-
-
-def _losses(lm: LanguageModel, rows: Sequence[Row], overlay: Overlay) -> tuple[Tensor, Tensor]:
-    states, _ = _states(lm, [row.ids for row in rows], overlay, [row.start for row in rows])
-    reads = [
-        (number, at, token) for number, row in enumerate(rows) for at, token in zip(row.reads, row.target, strict=True)
-    ]
-    owner, at, wanted = (torch.tensor(column, device=states.device) for column in zip(*reads, strict=True))
-    logits = head(lm, states[owner, at])
-    surprise = logits.logsumexp(-1) - logits.gather(1, wanted[:, None])[:, 0]
-    count = torch.tensor([len(row.target) for row in rows], device=states.device)
-    zero = torch.zeros(len(rows), device=states.device)
-    missed = (logits.argmax(-1) != wanted).float()
-    return zero.index_add(0, owner, surprise) / count, zero.index_add(0, owner, missed) > 0
-
-
-def _states(
-    lm: LanguageModel, rows: Sequence[Sequence[int]], overlay: Overlay, starts: Sequence[int] | None = None
-) -> tuple[Tensor, Tensor]:
-    """The hidden states under the final norm (rows, time, hidden), and which of them are no padding.
-
-    Args:
-        starts: where the targets begin, which adapters ask for; behind the rows by default.
-    """
-    cuts = starts or [len(row) for row in rows]
-    batch = lm.batch(
-        [row[:cut] for row, cut in zip(rows, cuts, strict=True)],
-        [list(row[cut:]) for row, cut in zip(rows, cuts, strict=True)],
-    )
-    taken: list[Tensor] = []
-
-    def behind(_module: nn.Module, _inputs: Any, _kwargs: Any, output: Any) -> None:
-        taken.append(hidden_of(output))
-        raise _Enough
-
-    with hooked((block(lm, lm.num_layers - 1), "after", behind)), suppress(_Enough):
-        lm.forward(batch, overlays=[overlay] * len(rows))
-    return taken[0], batch.attention_mask.bool()
-
-
-def _chunks(lm: LanguageModel, rows: Sequence[Sequence[int]]) -> Iterator[list[int]]:
-    """Numbers of rows of like length, as many as fit one pass."""
-    most = min(_TOKENS, _LOGITS // lm.vocab_size)
-    chunk: list[int] = []
-    for number in sorted(range(len(rows)), key=lambda number: len(rows[number])):
-        if chunk and (len(chunk) + 1) * len(rows[number]) > most:
-            yield chunk
-            chunk = []
-        chunk.append(number)
-    if chunk:
-        yield chunk
