@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import resource
 import subprocess
 import sys
 import tempfile
@@ -32,6 +31,7 @@ import torch
 
 from benchmarks.edit_cases import LOCALITY, Exam, answers, drawn, load
 from benchmarks.kept_rows import KeptRows
+from benchmarks.peak_memory import PeakMemory
 from benchmarks.peers import check_peer, run_peer
 from benchmarks.plain_editing import plain_memit, plain_r_rome
 from benchmarks.table import rate, show
@@ -142,7 +142,7 @@ def speed(options: argparse.Namespace) -> None:
             rows.add(names[-1], _speed_row(method, size, cells["ours"], cells.get(other)))
     times = ("s per edit", other, "times faster", f"dW apart from {other}")
     columns = ("method", "edits", *times, "peak MiB", "estimated", other)
-    note = f"{options.model}; second moments computed before; peak and estimated memory above the loaded model's"
+    note = f"{options.model}; second moments kept from before; peak and estimated memory above the loaded model's"
     show("Seconds per edit", columns, [rows.cells(name) for name in names], as_json=options.json, note=note)
 
 
@@ -168,18 +168,18 @@ def _in_own_process(options: argparse.Namespace, method: str, size: int, way: st
 
 
 def cell(options: argparse.Namespace) -> None:
-    """One measurement: prints seconds, peak memory in MiB above the loaded model, and a file with the change."""
+    """One measurement: prints seconds, peak memory above the loaded model and its estimate, a file with the change."""
     lm, edits = load(options.model), drawn(options.size, seed=options.seed)
     moments = MomentStore(cache_dir=options.cache)
     once = {"repair": 0} if options.method == "r-rome" else {}  # the plain way does not look at what it has done
     editor = get_editor(options.method, moments=moments, refuse_known=False, **once)
     settings = editor.settings(lm)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    memory = PeakMemory()
     editor.edit(lm, drawn(1, seed=99))  # first calls of the libraries are no cost of an edit
     start = time.perf_counter()
     overlay = editor.edit(lm, edits) if options.way == "ours" else PLAIN[options.method](lm, edits, settings, moments)
     seconds = time.perf_counter() - start
-    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    peak = memory.stop() / 2**20
     handle = tempfile.NamedTemporaryFile(suffix=".safetensors", delete=False)  # noqa: SIM115
     handle.close()
     compacted(overlay).save(handle.name)

@@ -75,16 +75,18 @@ class AlphaEdit(Memit):
             found = replace(found, soft=lm.num_layers <= SHALLOW)
         return replace(found, repair=repaired_every(lm, found.repair, 1))
 
-    def footprint(self, lm: LanguageModel, edits: Sequence[Edit], settings: MemitSettings) -> Footprint:
+    def footprint(
+        self, lm: LanguageModel, edits: Sequence[Edit], settings: MemitSettings, earlier: Sequence[Edit] = ()
+    ) -> Footprint:
         assert isinstance(settings, AlphaEditSettings)
         assert settings.layers is not None
         found, sizes, layers = super().footprint(lm, edits, settings), Sizes(lm, edits), len(settings.layers)
-        kept, stages = dict(found.kept), dict(found.stages)
-        if not settings.soft:
-            kept["null spaces"] = sizes.moments(layers)  # eigenvectors, with the room that finding them takes
-        if settings.repair:
-            stages["rehearsal"] = rehearsal_stage(sizes, layers)
-        return Footprint(kept, stages)
+        stages = (*found.stages, rehearsal_stage(sizes, layers)) if settings.repair else found.stages
+        return Footprint((*found.kept, sizes.protecting(len(earlier), layers)), stages)
+
+    def factors(self, settings: MemitSettings) -> int:
+        assert isinstance(settings, AlphaEditSettings)
+        return 2 if settings.repair and not settings.soft else 1  # eigenvectors for hard edges, or the Cholesky factor
 
     def compute(self, job: Job, settings: MemitSettings) -> Overlay:
         assert isinstance(settings, AlphaEditSettings)

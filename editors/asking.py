@@ -18,6 +18,7 @@ from editors.passes import block, head, hidden_of, hooked
 from editors.problems import build_problems
 from editors.rewrites import Row
 from knowledge.edit import Edit
+from language_model.batch import chunks as by_length
 from language_model.model import LanguageModel
 from language_model.overlay import Overlay
 
@@ -62,6 +63,7 @@ def ask(lm: LanguageModel, rows: Sequence[Row], overlay: Overlay) -> tuple[Tenso
 
 
 def row_losses(lm: LanguageModel, rows: Sequence[Row], overlay: Overlay) -> tuple[Tensor, Tensor]:
+    """:func:`ask` in one pass; gradients flow to the overlay."""
     states, _ = hidden_states(lm, [row.ids for row in rows], overlay, [row.start for row in rows])
     reads = [
         (number, at, token) for number, row in enumerate(rows) for at, token in zip(row.reads, row.target, strict=True)
@@ -101,12 +103,4 @@ def hidden_states(
 
 def chunks(lm: LanguageModel, rows: Sequence[Sequence[int]]) -> Iterator[list[int]]:
     """Numbers of rows of like length, as many as fit one pass."""
-    most = min(TOKENS, LOGITS // lm.vocab_size)
-    chunk: list[int] = []
-    for number in sorted(range(len(rows)), key=lambda number: len(rows[number])):
-        if chunk and (len(chunk) + 1) * len(rows[number]) > most:
-            yield chunk
-            chunk = []
-        chunk.append(number)
-    if chunk:
-        yield chunk
+    return by_length([len(row) for row in rows], tokens=min(TOKENS, LOGITS // lm.vocab_size), rows=len(rows))

@@ -154,7 +154,7 @@ class Editor(ABC, Generic[H]):
         Raises:
             EditRefused: an edit cannot be made; the message says which and why.
         """
-        self.check(lm, edits, base=base)
+        self.check(lm, edits, base=base, earlier=earlier)
         settings: H = self.settings(lm)
         report = progress or (lambda share, what: None)
         source = self.layer_source(lm)
@@ -171,11 +171,15 @@ class Editor(ABC, Generic[H]):
     def compute(self, job: Job, settings: H) -> Overlay:
         """Does the work of :meth:`edit`; runs with ``job.base`` active."""
 
-    def footprint(self, lm: LanguageModel, edits: Sequence[Edit], settings: H) -> Footprint:
+    def footprint(
+        self, lm: LanguageModel, edits: Sequence[Edit], settings: H, earlier: Sequence[Edit] = ()
+    ) -> Footprint:
         """What :meth:`edit` will take in memory beside the loaded model, an estimate; nothing worth counting here."""
         return Footprint()
 
-    def check(self, lm: LanguageModel, edits: Sequence[Edit], *, base: Overlay | None = None) -> None:
+    def check(
+        self, lm: LanguageModel, edits: Sequence[Edit], *, base: Overlay | None = None, earlier: Sequence[Edit] = ()
+    ) -> None:
         """Refuses, with reasons, what cannot be edited. Costs one batched scoring pass.
 
         Raises:
@@ -194,12 +198,13 @@ class Editor(ABC, Generic[H]):
                     f"Two edits of one batch contradict each other: {other.statement!r} and {edit.statement!r}. "
                     "Keep one of them, or apply them one after the other."
                 )
-        excess = too_large(self.footprint(lm, edits, self.settings(lm)), lm)
+        excess = too_large(self.footprint(lm, edits, self.settings(lm), earlier), lm)
         if excess is not None:
             count = "one edit" if len(edits) == 1 else f"{len(edits):,} edits"
+            free = "" if lm.memory_limit is not None else "close other programs, "
             raise EditRefused(
                 f"{count.capitalize()} by {self.title} on {lm.name} would take {excess}. Nothing was changed. "
-                "Edit fewer facts at once, close other programs, take a method that keeps less (GRACE needs no second "
+                f"Edit fewer facts at once, {free}take a method that keeps less (MEND and GRACE need no second "
                 "moments), or set PALIMPSEST_MEMORY_LIMIT, in GiB, where you know better."
             )
         if self.refuse_known:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from editors.base import Editor, Hparams, Job
 from editors.batches import RowTable
-from editors.footprint import Footprint, Sizes
+from editors.footprint import Footprint, Need, Sizes
 from editors.memory_texts import sample_rows
 from editors.passes import Suffix
 from editors.problems import build_problems
@@ -82,12 +82,14 @@ class CaliNet(Editor[CaliNetSettings]):
         found = super().settings(lm)
         return found if found.layer is not None else replace(found, layer=max(0, lm.num_layers - 2))
 
-    def footprint(self, lm: LanguageModel, edits: Sequence[Edit], settings: CaliNetSettings) -> Footprint:
+    def footprint(
+        self, lm: LanguageModel, edits: Sequence[Edit], settings: CaliNetSettings, earlier: Sequence[Edit] = ()
+    ) -> Footprint:
         assert settings.layer is not None
         sizes = Sizes(lm, edits)
         rows, width = sizes.rows(settings.prefixes), sizes.width(10)
         step = sizes.jointly(rows, width, settings.layer) + sizes.logits(2 * settings.retain_tokens)
-        return Footprint({}, {"gradients of all edits and of ordinary text": step})
+        return Footprint((), (Need("gradients of all edits and of ordinary text", device=step),))
 
     def compute(self, job: Job, settings: CaliNetSettings) -> Overlay:
         assert settings.layer is not None

@@ -1,142 +1,196 @@
 """What an edit takes in memory, estimated before it is begun, so that too large a one is refused and not killed.
 
-    found = editor.footprint(lm, edits, settings)
-    found.total                      # bytes beside the loaded model
+    found = editor.footprint(lm, edits, settings, earlier)
+    found.host, found.device         # bytes beside the loaded model
     too_large(found, lm)             # None, or why there is no room for it
 
-An estimate counts what the method keeps to its end (second moments, deltas) and its largest stage on top. The constants
-are those of PyTorch's eager attention; ``python -m benchmarks.editors speed`` prints the estimate beside the measured
-peak.
+An estimate counts what the method keeps to its end and its largest stage on top. Second moments, keys and solves are
+float64 in main memory whatever the model is on; passes through the model are where it is. The counts of activations
+are those of eager attention with frozen weights; ``python -m benchmarks.editors speed`` prints the estimate beside the
+measured peak.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
+import torch
+from torch import nn
+
+from editors.problems import CHAT_PREFIXES
+from editors.rewrites import forms_of, tokenise
 from knowledge.edit import Edit
 from language_model.architectures import weight_in_out
 from language_model.model import LanguageModel
+from language_model.room import free_bytes
 
-GIB = 1 << 30
 _DOUBLE, _FLOAT = 8, 4
-_PASS_TOKENS = 8192  # in a pass that reads keys
-_CHAT_ROWS = 5  # at most of an edit in the chat form (see editors.problems)
+_PASS_TOKENS = 8192  # in a pass that reads keys (editors.keys)
 _LARGEST_READ = 24  # edits of which the rows are measured, the longest by characters
+PREFIX = 4  # tokens that a prefix brings with it beside its own: an opening word, a full stop
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes for one purpose, in main memory and where the model is."""
+
+    what: str
+    host: int = 0
+    device: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.host + self.device
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes by what they are for.
+    """What an edit needs.
 
     Attributes:
         kept: there until the edit is done; adds up.
         stages: one after another; the largest counts.
     """
 
-    kept: Mapping[str, int] = field(default_factory=dict)
-    stages: Mapping[str, int] = field(default_factory=dict)
+    kept: tuple[Need, ...] = ()
+    stages: tuple[Need, ...] = ()
+
+    @property
+    def host(self) -> int:
+        return sum(need.host for need in self.kept) + max((need.host for need in self.stages), default=0)
+
+    @property
+    def device(self) -> int:
+        return sum(need.device for need in self.kept) + max((need.device for need in self.stages), default=0)
 
     @property
     def total(self) -> int:
-        return sum(self.kept.values()) + max(self.stages.values(), default=0)
-
-    @property
-    def largest(self) -> tuple[str, int]:
-        """What takes most of it."""
-        parts = {**self.kept, **self.stages}
-        name = max(parts, key=lambda part: parts[part])
-        return name, parts[name]
+        """Where the model is in main memory too."""
+        return sum(need.total for need in self.kept) + max((need.total for need in self.stages), default=0)
 
 
 class Sizes:
-    """The sizes of a model and of some edits' rows, and what passes over them take."""
+    """The sizes of a model and of some edits' rows, and what passes over them take, in bytes."""
 
     def __init__(self, lm: LanguageModel, edits: Sequence[Edit]) -> None:
         self.lm, self.edits = lm, edits
         row = lm.architecture
         config = lm.model.config.get_text_config()
         self.layers, self.hidden, self.vocab = lm.num_layers, lm.hidden_size, lm.vocab_size
-        self.heads = int(getattr(config, "num_attention_heads", 0) or self.hidden // 64)
-        shapes = [weight_in_out(lm.module(row.down(layer))).shape for layer in range(self.layers)]
-        self.inner, self.out = max(int(shape[0]) for shape in shapes), max(int(shape[1]) for shape in shapes)
-        self.read = sum(int(weight_in_out(lm.module(name)).shape[1]) for name in row.ups(0))  # a gate counts too
+        self.heads = int(getattr(config, "num_attention_heads", 0) or max(1, self.hidden // 64))
+        downs = [_shape(lm.module(row.down(layer)), (4 * self.hidden, self.hidden)) for layer in range(self.layers)]
+        self.inner, self.out = max(shape[0] for shape in downs), max(shape[1] for shape in downs)
+        ups = [_shape(lm.module(name), (self.hidden, self.inner)) for name in row.ups(0)]
+        self.read = sum(shape[1] for shape in ups)  # twice the inner width where there is a gate
         self.element = lm.dtype.itemsize
 
     @cached_property
-    def _lengths(self) -> tuple[int, int]:
-        """Tokens of the longest row, and of the longest target."""
-        from editors.rewrites import forms_of
-
+    def _lengths(self) -> tuple[int, int, int]:
+        """Tokens of the longest row, of the longest part of a row from its subject on, and of the longest target."""
         longest = sorted(self.edits, key=lambda edit: len(edit.statement), reverse=True)[:_LARGEST_READ]
         forms = [(form, edit.target_new) for edit in longest for form in forms_of(self.lm, edit)]
-        targets = [len(form.target_ids(self.lm, target)) for form, target in forms]
-        prompts = [len(self.lm.codec.encode(form.prompt)) for form, _ in forms]
-        return max(map(sum, zip(prompts, targets, strict=True))), max(targets)
+        rows = [tokenise(self.lm, form, form.target_ids(self.lm, target)) for form, target in forms]
+        tails = (len(row.ids) - row.subject for row in rows)
+        return max(len(row.ids) for row in rows), max(tails), max(len(row.target) for row in rows)
 
     def rows(self, prefixes: int = 0) -> int:
         """Rows of all edits: bare and behind prefixes, completion and chat."""
-        return len(self.edits) * (1 + prefixes + min(1 + prefixes, _CHAT_ROWS))
+        forms = len(forms_of(self.lm, self.edits[0]))
+        return len(self.edits) * (1 + prefixes + (forms - 1) * (1 + min(prefixes, CHAT_PREFIXES)))
 
     def width(self, prefix: int = 0) -> int:
         """Tokens of the longest row behind a prefix of so many tokens."""
-        return min(self.lm.context, self._lengths[0] + prefix)
+        return min(self.lm.context, self._lengths[0] + (prefix + PREFIX if prefix else 0))
 
     @property
     def target(self) -> int:
         """Tokens of the longest target."""
-        return self._lengths[1]
+        return self._lengths[2]
+
+    # ------------------------------------------------------------------------------------------- passes (device)
 
     def passing(self, rows: int, width: int) -> int:
         """A pass without gradients: one block's activations at a time."""
         each = 6 * self.hidden + 2 * self.read + self.inner + 2 * self.heads * width
         return rows * width * each * self.element
 
-    def learning(self, rows: int, width: int, layers: int) -> int:
-        """A pass through so many layers that keeps what its gradient needs."""
-        each = 12 * self.hidden + 3 * self.read + 2 * self.inner + 3 * self.heads * width
-        return rows * width * each * layers * self.element
+    def learning(self, rows: int, width: int, layers: int, attended: int | None = None) -> int:
+        """A pass through so many layers that keeps what its gradient needs, with one block's work on top.
+
+        Frozen linear maps keep nothing; norms, attention and the feed-forward's nonlinearity do.
+
+        Args:
+            attended: tokens that each one attends to, where that is not ``width``.
+        """
+        attended = attended or width
+        gated = self.inner if self.read > self.inner else 0
+        each = 10 * self.hidden + self.read + gated + 2 * self.heads * attended
+        return rows * width * each * layers * self.element + self.passing(rows, width)
 
     def logits(self, positions: int) -> int:
         """Logits with their softmax and gradient, float32."""
         return 3 * positions * self.vocab * _FLOAT
 
-    def moments(self, layers: int) -> int:
-        """C and its Cholesky factor of so many layers, and what their computation takes beside them; float64."""
-        return (2 * layers + 3) * self.inner**2 * _DOUBLE
-
-    def reading_keys(self, rows: int, width: int) -> int:
-        """A pass for keys, and the activations at all rows' subjects (twice while they are put together)."""
-        at_once = min(rows, max(1, _PASS_TOKENS // width))
-        kept = at_once * width * (self.inner + 2 * self.hidden) * self.element
-        return self.passing(at_once, width) + kept + 2 * rows * (self.inner + 2 * self.hidden) * _DOUBLE
-
     def suffix(self, rows: int, width: int) -> int:
         """What lies below a layer, computed once for rows that are all there together."""
         return self.passing(rows, width) + rows * width * (5 * self.hidden + self.inner) * self.element
-
-    def values(self, rows: int, width: int, layer: int, tokens: int) -> int:
-        """The search for target values above ``layer``: as many rows at once as ``tokens`` allow, one edit at least."""
-        at_once = min(rows, max(rows // max(1, len(self.edits)), tokens // width))
-        above = self.layers - 1 - layer
-        cached = at_once * width * 2 * self.hidden * above * self.element
-        reads = self.logits(at_once * self.target)
-        return self.suffix(at_once, width) + cached + self.learning(at_once, width, above) + reads
 
     def jointly(self, rows: int, width: int, layer: int) -> int:
         """Training of something at ``layer`` on all rows at once."""
         above = self.learning(rows, width, self.layers - layer)
         return self.suffix(rows, width) + above + self.logits(rows * self.target)
 
-    def factors(self, rank: int) -> int:
-        """A change of one layer as float64 factors and as it is kept: factors, or the matrix where that is smaller."""
-        thin = rank * (self.inner + self.out)
-        return 2 * thin * _DOUBLE + min(thin, self.inner * self.out) * _FLOAT
+    def values(self, rows: int, width: int, layer: int, tokens: int) -> Need:
+        """The search for target values above ``layer``: as many rows at once as ``tokens`` allow, one edit at least;
+        each from its subject on.
+        """
+        at_once = min(rows, max(rows // max(1, len(self.edits)), tokens // width))
+        above, tail = self.layers - 1 - layer, min(width, self._lengths[1] + 4)
+        cached = at_once * width * 2 * self.hidden * above * self.element
+        moved = self.learning(at_once, tail, above, attended=width)
+        taken = rows * (self.inner + 2 * self.hidden) * _DOUBLE  # the keys, which are still there
+        whole = self.suffix(at_once, width) + cached + moved + self.logits(at_once * self.target)
+        return Need("the search for target values", host=taken, device=whole)
 
-    def solving(self, edits: int) -> int:
+    def reading_keys(self, rows: int, width: int) -> Need:
+        """A pass for keys, and the activations at all rows' subjects (twice while they are put together)."""
+        at_once = min(rows, max(1, _PASS_TOKENS // width))
+        kept = at_once * width * (self.inner + 2 * self.hidden) * self.element
+        found = 2 * rows * (self.inner + 2 * self.hidden) * _DOUBLE
+        return Need("reading keys", host=found, device=self.passing(at_once, width) + kept)
+
+    # --------------------------------------------------------------------------------------------- matrices (host)
+
+    def moments(self, layers: int, *, factors: int = 1, resident: int = 0) -> Need:
+        """C of so many layers in float64 and what is made of each, and the work beside them.
+
+        Args:
+            factors: matrices of C's size made of each: its Cholesky factor, its eigenvectors.
+            resident: bytes of these that are in memory already.
+        """
+        square = self.inner**2 * _DOUBLE
+        kept = max(0, (1 + factors) * layers * square - resident)
+        work = 3 * square if kept else 0
+        return Need("second moments", host=kept + work, device=self.inner**2 * (_FLOAT + _DOUBLE) if kept else 0)
+
+    def protecting(self, earlier: int, layers: int) -> Need:
+        """Keys of so many earlier facts at some layers, in every form, and a matrix of facts x facts."""
+        rows = earlier * len(forms_of(self.lm, self.edits[0]))
+        keys = 2 * rows * (self.inner + 2 * self.hidden) * layers * _DOUBLE
+        return Need("the keys of earlier facts", host=keys + 3 * rows**2 * _DOUBLE)
+
+    def changes(self, rank: int, layers: int = 1) -> Need:
+        """Changes of some layers as float64 factors and as they are kept: factors, or matrices where these are
+        smaller.
+        """
+        thin = rank * (self.inner + self.out)
+        return Need("the changes", host=layers * (2 * thin * _DOUBLE + min(thin, self.inner * self.out) * _FLOAT))
+
+    def solving(self, edits: int) -> Need:
         """Keys, their solutions and a matrix of edits x edits with its factors, float64."""
-        return (3 * edits * (self.inner + self.out) + 3 * edits**2) * _DOUBLE
+        return Need("solving", host=(3 * edits * (self.inner + self.out) + 3 * edits**2) * _DOUBLE)
 
     def matrix(self, copies: int) -> int:
         """Matrices of the shape of one down-projection, float32."""
@@ -144,14 +198,44 @@ class Sizes:
 
 
 def too_large(found: Footprint, lm: LanguageModel) -> str | None:
-    """The estimate, what most of it is for, and the limit, in words; None where it fits."""
-    room = lm.room
-    if room is None or found.total <= room:
-        return None
-    name, size = found.largest
+    """The estimate, what the largest part of it is for, and the limit, in words; None where it fits."""
     limit = "set by PALIMPSEST_MEMORY_LIMIT" if lm.memory_limit is not None else f"free on {lm.device} now"
-    return f"about {_gib(found.total)}, most of it ({_gib(size)}) for {name}, and the limit is {_gib(room)} ({limit})"
+    sides = [(found.total, lm.room, limit, _total)]
+    if lm.device.type != "cpu":
+        main = free_bytes(torch.device("cpu"))
+        sides = [(found.device, lm.room, limit, _device), (found.host, main, "free in main memory now", _host)]
+    for size, room, where, part in sides:
+        if room is not None and size > room:
+            worst = max((*found.kept, *found.stages), key=part)
+            largest = f"the largest part of it ({_words(part(worst))}) for {worst.what}"
+            return f"about {_words(size)}, {largest}, and the limit is {_words(room)} ({where})"
+    return None
 
 
-def _gib(size: int) -> str:
-    return f"{size / GIB:.1f} GiB" if size >= GIB else f"{size / (1 << 20):.0f} MiB"
+def _total(need: Need) -> int:
+    return need.total
+
+
+def _host(need: Need) -> int:
+    return need.host
+
+
+def _device(need: Need) -> int:
+    return need.device
+
+
+def _words(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
+
+
+def _shape(module: nn.Module, usual: tuple[int, int]) -> tuple[int, int]:
+    """(in, out) of a linear map, quantised ones included; ``usual`` where it does not say."""
+    for names in (("in_features", "out_features"), ("nx", "nf")):
+        width_in, width_out = (getattr(module, name, None) for name in names)
+        if isinstance(width_in, int) and isinstance(width_out, int):
+            return width_in, width_out
+    weight = getattr(module, "weight", None)
+    if isinstance(weight, torch.Tensor) and weight.dim() == 2:
+        rows, columns = weight_in_out(module).shape
+        return int(rows), int(columns)
+    return usual

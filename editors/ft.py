@@ -20,7 +20,7 @@ import torch
 from editors.adam import RowAdam
 from editors.base import Editor, Hparams, Job
 from editors.batches import RowTable
-from editors.footprint import Footprint, Sizes
+from editors.footprint import Footprint, Need, Sizes
 from editors.passes import down_projection
 from editors.problems import build_problems
 from knowledge.edit import Edit
@@ -62,12 +62,14 @@ class FtM(Editor[FtSettings]):
         found = super().settings(lm)
         return found if found.layer is not None else replace(found, layer=round(2 / 3 * (lm.num_layers - 1)))
 
-    def footprint(self, lm: LanguageModel, edits: Sequence[Edit], settings: FtSettings) -> Footprint:
+    def footprint(
+        self, lm: LanguageModel, edits: Sequence[Edit], settings: FtSettings, earlier: Sequence[Edit] = ()
+    ) -> Footprint:
         assert settings.layer is not None
         sizes = Sizes(lm, edits)
         rows, width = sizes.rows(settings.prefixes), sizes.width(10 if settings.prefixes else 0)
-        kept = {"the matrix and its optimiser": sizes.matrix(6)}
-        return Footprint(kept, {"gradients of all edits": sizes.jointly(rows, width, settings.layer)})
+        kept = Need("the matrix and its optimiser", host=sizes.matrix(1), device=sizes.matrix(6))
+        return Footprint((kept,), (Need("gradients of all edits", device=sizes.jointly(rows, width, settings.layer)),))
 
     def compute(self, job: Job, settings: FtSettings) -> Overlay:
         assert settings.layer is not None

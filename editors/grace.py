@@ -23,7 +23,7 @@ from torch import Tensor
 from editors.adam import RowAdam
 from editors.base import Editor, EditRefused, Hparams, Job
 from editors.batches import RowTable
-from editors.footprint import Footprint, Sizes
+from editors.footprint import Footprint, Need, Sizes
 from editors.presets import SHALLOW
 from editors.problems import build_problems
 from knowledge.edit import Edit
@@ -182,10 +182,13 @@ class Grace(Editor[GraceSettings]):
         layers = lm.num_layers
         return replace(found, layer=layers // 2 if layers <= SHALLOW else round(0.75 * (layers - 1)))
 
-    def footprint(self, lm: LanguageModel, edits: Sequence[Edit], settings: GraceSettings) -> Footprint:
+    def footprint(
+        self, lm: LanguageModel, edits: Sequence[Edit], settings: GraceSettings, earlier: Sequence[Edit] = ()
+    ) -> Footprint:
         assert settings.layer is not None
         sizes = Sizes(lm, edits)
-        return Footprint({}, {"values of all edits": sizes.jointly(sizes.rows(), sizes.width(), settings.layer)})
+        found = sizes.jointly(sizes.rows(), sizes.width(), settings.layer)
+        return Footprint((), (Need("values of all edits", device=found),))
 
     def compute(self, job: Job, settings: GraceSettings) -> Overlay:
         assert settings.layer is not None

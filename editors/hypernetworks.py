@@ -65,7 +65,10 @@ Changes = dict[str, tuple[Tensor, Tensor, Tensor]]
 """By module: u (columns, in), v (columns, out), owner (columns,); edit e adds sum over its columns of u v^T."""
 
 
-def edited_modules(lm: LanguageModel, blocks: int = 3) -> list[str]:
+BLOCKS = 3  # the last ones, which are edited
+
+
+def edited_modules(lm: LanguageModel, blocks: int = BLOCKS) -> list[str]:
     """Both projections of the feed-forward in the last blocks (2110.11309, section 5)."""
     layers = range(max(0, lm.num_layers - blocks), lm.num_layers)
     return [name for layer in layers for name in (*lm.architecture.ups(layer), lm.architecture.down(layer))]

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from editors.base import Editor, Hparams, Job
-from editors.footprint import Footprint, Sizes
+from editors.footprint import Footprint, Need, Sizes
 from editors.passes import Suffix, down_projection
 from editors.problems import Problem, build_problems
 from knowledge.edit import Edit
@@ -52,12 +52,15 @@ class KnowledgeNeurons(Editor[KnSettings]):
     paper: ClassVar[str] = "2104.08696"
     Settings = KnSettings
 
-    def footprint(self, lm: LanguageModel, edits: Sequence[Edit], settings: KnSettings) -> Footprint:
+    def footprint(
+        self, lm: LanguageModel, edits: Sequence[Edit], settings: KnSettings, earlier: Sequence[Edit] = ()
+    ) -> Footprint:
         sizes = Sizes(lm, edits)
         width = sizes.width(10)
         rows = settings.steps * max(1, TOKENS // (settings.steps * width))
         integral = sizes.learning(rows, width, lm.num_layers) + sizes.logits(rows) + sizes.suffix(rows, width)
-        return Footprint({}, {"the integral of gradients": integral})
+        embeddings = 0 if lm.dtype == torch.float32 else 4 * lm.vocab_size * lm.hidden_size
+        return Footprint((), (Need("the integral of gradients", device=integral + embeddings),))
 
     def compute(self, job: Job, settings: KnSettings) -> Overlay:
         lm = job.lm

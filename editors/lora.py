@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from editors.base import Editor, EditRefused, Hparams, Job
-from editors.footprint import Footprint, Sizes
+from editors.footprint import Footprint, Need, Sizes
 from editors.problems import build_problems
 from editors.rewrites import Row
 from knowledge.edit import Edit
@@ -47,11 +47,13 @@ class Lora(Editor[LoraSettings]):
     paper: ClassVar[str] = "2106.09685"
     Settings = LoraSettings
 
-    def footprint(self, lm: LanguageModel, edits: Sequence[Edit], settings: LoraSettings) -> Footprint:
+    def footprint(
+        self, lm: LanguageModel, edits: Sequence[Edit], settings: LoraSettings, earlier: Sequence[Edit] = ()
+    ) -> Footprint:
         sizes = Sizes(lm, edits)
         rows, width = sizes.rows(settings.prefixes), sizes.width(10 if settings.prefixes else 0)
         step = sizes.learning(rows, width, lm.num_layers) + sizes.logits(rows * width)
-        return Footprint({}, {"gradients of all edits": step})
+        return Footprint((), (Need("gradients of all edits", device=step),))
 
     def compute(self, job: Job, settings: LoraSettings) -> Overlay:
         prefixes = self.moments.prefixes.get(job.lm, count=settings.prefixes, seed=settings.seed)

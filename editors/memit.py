@@ -108,20 +108,26 @@ class Memit(Editor[MemitSettings]):
         # in the completion form and .60 in chat, a tenth of it .95 and 1.00, with nothing else lost
         return replace(found, weight=min(found.weight, 0.3))
 
-    def footprint(self, lm: LanguageModel, edits: Sequence[Edit], settings: MemitSettings) -> Footprint:
+    def footprint(
+        self, lm: LanguageModel, edits: Sequence[Edit], settings: MemitSettings, earlier: Sequence[Edit] = ()
+    ) -> Footprint:
         assert settings.layers is not None
         sizes, longest = Sizes(lm, edits), max(settings.prefix_lengths, default=0)
-        rows, width = sizes.rows(settings.prefixes), sizes.width(longest)
-        kept = {
-            "second moments": sizes.moments(len(settings.layers)),
-            "the changes": len(settings.layers) * sizes.factors(len(edits)),
-        }
-        stages = {
-            "reading keys": sizes.reading_keys(rows, width),
-            "target values": sizes.values(rows, width, max(settings.layers), settings.values.tokens),
-            "solving": sizes.solving(len(edits)),
-        }
+        rows, width, layers = sizes.rows(settings.prefixes), sizes.width(longest), len(settings.layers)
+        kept = (
+            sizes.moments(layers, factors=self.factors(settings), resident=self.moments.resident),
+            sizes.changes(len(edits), layers),
+        )
+        stages = (
+            sizes.reading_keys(rows, width),
+            sizes.values(rows, width, max(settings.layers), settings.values.tokens),
+            sizes.solving(len(edits)),
+        )
         return Footprint(kept, stages)
+
+    def factors(self, settings: MemitSettings) -> int:
+        """Matrices of C's size that are made of it for the solve: here its Cholesky factor."""
+        return 1
 
     def compute(self, job: Job, settings: MemitSettings) -> Overlay:
         assert settings.layers is not None

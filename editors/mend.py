@@ -22,8 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from editors.base import Editor, Hparams, Job
-from editors.footprint import Footprint, Sizes
+from editors.footprint import Footprint, Need, Sizes
 from editors.hypernetworks import (
+    BLOCKS,
     TRAINED,
     Changes,
     Factors,
@@ -187,17 +188,24 @@ class Mend(Editor[MendSettings]):
     Net: ClassVar[type[Hypernetwork]] = MendNet
     NETWORK: ClassVar[int] = 256  # numbers of the network for each input and output of a module, at most
 
-    def check(self, lm: LanguageModel, edits: Sequence[Edit], *, base: Overlay | None = None) -> None:
-        super().check(lm, edits, base=base)
+    def check(
+        self, lm: LanguageModel, edits: Sequence[Edit], *, base: Overlay | None = None, earlier: Sequence[Edit] = ()
+    ) -> None:
+        super().check(lm, edits, base=base, earlier=earlier)
         self.network(lm)
 
-    def footprint(self, lm: LanguageModel, edits: Sequence[Edit], settings: MendSettings) -> Footprint:
+    def footprint(
+        self, lm: LanguageModel, edits: Sequence[Edit], settings: MendSettings, earlier: Sequence[Edit] = ()
+    ) -> Footprint:
         sizes, modules = Sizes(lm, edits), edited_modules(lm)
         wide = sum(map(sum, shapes_of(lm, modules).values()))  # in + out of all edited modules
         rows, width = min(sizes.rows(), 2 * settings.chunk), sizes.width()
-        kept = {"the network": 4 * wide * self.NETWORK, "the changes": 2 * 4 * wide * sizes.rows() * width}
-        gradients = sizes.learning(rows, width, lm.num_layers) + sizes.logits(rows * width)
-        return Footprint(kept, {"gradients": gradients + 6 * 4 * wide * rows * width})
+        gradients = sizes.learning(rows, width, min(BLOCKS, lm.num_layers)) + sizes.logits(rows * width)
+        kept = (
+            Need("the network", device=4 * wide * self.NETWORK),
+            Need("the changes", host=2 * 4 * wide * sizes.rows() * width),
+        )
+        return Footprint(kept, (Need("gradients", device=gradients + 6 * 4 * wide * rows * width),))
 
     def network(self, lm: LanguageModel) -> Hypernetwork:
         """The trained network of this model: shipped, or beside the second moments.

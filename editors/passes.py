@@ -159,6 +159,8 @@ class Suffix:
 
         def after_block(_module: nn.Module, _inputs: Any, _kwargs: Any, output: Any) -> None:
             taken["hidden"] = hidden_of(output).clone()
+            if layer == lm.num_layers - 1:  # no logits of every token
+                raise _Enough
 
         def before_mlp(_module: nn.Module, inputs: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
             taken["read"] = (inputs[0] if inputs else kwargs["hidden_states"]).reshape(*mask.shape, -1).clone()

@@ -39,13 +39,13 @@ _EDITORS: dict[str, EditorInfo] = {
         EditorInfo(
             "rome", "ROME", "2202.05262", "delta", "editors.rome:Rome",
             summary="one rank-one change, as released",
-            batch="one after another in the order given, as if called one by one; only the search for values is shared",
+            batch="changes one after another, each exact; values are found without the other facts of the call",
             sequence="each on top of the earlier ones; as released it collapses after some tens of edits",
         ),
         EditorInfo(
             "r-rome", "R-ROME", "2403.07175", "delta", "editors.rome:RRome",
             summary="ROME with one key throughout",
-            batch="one after another in the order given, as if called one by one; only the search for values is shared",
+            batch="changes one after another, each exact; values are found without the other facts of the call",
             sequence="each on top of the earlier ones; in shallow models facts that fell are learned again",
         ),
         EditorInfo(

@@ -29,7 +29,7 @@ from torch import Tensor
 from editors.asking import LOGITS, TOKENS, ask, chunks, hidden_states, own_wordings, row_losses
 from editors.base import Job
 from editors.earlier import standing
-from editors.footprint import Sizes
+from editors.footprint import Need, Sizes
 from editors.passes import down_projection, head
 from editors.rewrites import Row, whole_word
 from editors.statistics import MomentStore
@@ -118,13 +118,15 @@ def rehearsed(
         return made
     texts = ordinary(job, store, settings.length)
     if not texts:
-        log.warning("every ordinary text names an edited fact: %d facts that do not hold are left so", fell)
+        if fell:
+            log.warning("every ordinary text names an edited fact: %d facts that do not hold are left so", fell)
         return made
     course = _Course(job, made, layers, plain, store, settings)
     sample = random.Random(seed).sample(texts, min(len(texts), settings.sample))
     best, drift = None, course.drift(sample) if least else 0.0
     for number in range(settings.rounds):
-        job.progress(0.97 + 0.03 * number / settings.rounds, f"learning again: {fell} facts that do not hold")
+        what = f"learning again: {fell} facts that do not hold" if fell else "giving ordinary text back what wore off"
+        job.progress(0.97 + 0.03 * number / settings.rounds, what)
         weak = {*((losses > settings.loss) | wrong).nonzero()[:, 0].tolist()}
         held = [row for row in range(len(rows)) if row not in weak]
         for part in [*_parts(sorted(weak), settings, rng)] or [[]] * settings.steps:
@@ -144,13 +146,11 @@ def rehearsed(
     return made if best is None else made + thinned(best)
 
 
-def rehearsal_stage(sizes: Sizes, layers: int) -> int:
-    """Bytes that rehearsal takes: a pass of so many tokens with its gradient, and matrices for each layer."""
-    width = sizes.width()
-    tokens = min(TOKENS, LOGITS // sizes.vocab)
-    return (
-        sizes.learning(max(1, tokens // width), width, sizes.layers) + sizes.logits(tokens) + sizes.matrix(10 * layers)
-    )
+def rehearsal_stage(sizes: Sizes, layers: int) -> Need:
+    """What rehearsal takes: a pass of so many tokens with its gradient, and matrices for each layer."""
+    tokens, width = min(TOKENS, LOGITS // sizes.vocab), sizes.width()
+    passing = sizes.learning(max(1, tokens // width), width, sizes.layers) + 2 * sizes.logits(tokens)
+    return Need("rehearsal", host=sizes.matrix(8 * layers), device=passing + sizes.matrix(2 * layers))
 
 
 def lightest(

@@ -121,6 +121,8 @@ class Rome(Editor[RomeSettings]):
             found = replace(found, key=self.default_key)
         if "values" not in self.overrides:
             found = replace(found, values=self.default_values)
+        elif "light" not in self.overrides:
+            found = replace(found, light=found.values)
         found = replace(found, repair=repaired_every(lm, found.repair, REPAIR))
         if found.protect is None:  # beside rehearsal it made no difference to 200 facts, and reads all keys each time
             found = replace(found, protect=0.0 if found.repair else PROTECT)
@@ -129,25 +131,34 @@ class Rome(Editor[RomeSettings]):
         values, light = patient(lm, found.values), patient(lm, found.light)
         return replace(found, layer=self.derived_layer(lm).layer, values=values, light=light)
 
-    def footprint(self, lm: LanguageModel, edits: Sequence[Edit], settings: RomeSettings) -> Footprint:
+    def footprint(
+        self, lm: LanguageModel, edits: Sequence[Edit], settings: RomeSettings, earlier: Sequence[Edit] = ()
+    ) -> Footprint:
         assert settings.layer is not None
         sizes, longest = Sizes(lm, edits), max(settings.prefix_lengths, default=0)
         rows, width = sizes.rows(settings.prefixes), sizes.width(longest)
-        kept = {"the changes": sizes.factors(len(edits))}
-        stages = {
-            "reading keys": sizes.reading_keys(rows, width),
-            "target values": sizes.values(rows, width, settings.layer, settings.values.tokens),
-        }
-        repaired = settings.key == "mean" and settings.second_moments and bool(settings.repair)
-        layers = len(layer_window(lm, ends_at=settings.layer)) if repaired else int(settings.second_moments)
-        kept["second moments"] = sizes.moments(layers) if layers else 0
-        if repaired:
-            stages["rehearsal"] = rehearsal_stage(sizes, layers)
-        return Footprint(kept, stages)
+        kept = [sizes.changes(len(edits))]
+        stages = [
+            sizes.reading_keys(rows, width),
+            sizes.values(rows, width, settings.layer, settings.values.tokens),
+        ]
+        if settings.second_moments:
+            layers = layer_window(lm, ends_at=settings.layer) if self._rehearses(settings) else (settings.layer,)
+            kept.append(sizes.moments(len(layers), resident=self.moments.resident))
+            if self._rehearses(settings):
+                stages.append(rehearsal_stage(sizes, len(layers)))
+            if settings.key == "mean" and settings.protect:
+                kept.append(sizes.protecting(len(earlier), 1))
+        return Footprint(tuple(kept), tuple(stages))
+
+    @staticmethod
+    def _rehearses(settings: RomeSettings) -> bool:
+        return settings.key == "mean" and settings.second_moments and bool(settings.repair)
 
     def compute(self, job: Job, settings: RomeSettings) -> Overlay:
-        if settings.key != "mean" or not settings.second_moments or not settings.repair:
+        if not self._rehearses(settings):
             return self.change(job, settings)
+        assert settings.repair is not None
         window = layer_window(job.lm, ends_at=settings.layer)
         if len(job.earlier) < settings.repair:  # few may change much, so that other wordings come right too
             made = self.change(job, settings)

@@ -151,6 +151,13 @@ class MomentStore:
                 self._save(names[layer], moment)
         return {layer: self._known[name] for layer, name in names.items()}
 
+    @property
+    def resident(self) -> int:
+        """Bytes of the second moments that are in memory, with what was made of them."""
+        parts = (part for moment in self._known.values() for part in (moment.matrix, *vars(moment).values()))
+        tensors = {id(t): t for part in parts for t in (part if isinstance(part, tuple) else (part,))}
+        return sum(t.numel() * t.element_size() for t in tensors.values() if isinstance(t, Tensor))
+
     def rows(self, lm: LanguageModel) -> list[list[int]]:
         """The corpus as token rows, up to the sample size."""
         return self._sample(lm)[0]

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from editors.base import Editor, EditRefused, Hparams, Job
 from editors.batches import RowTable
-from editors.footprint import Footprint, Sizes
+from editors.footprint import Footprint, Need, Sizes
 from editors.memory_texts import activation_memory
 from editors.problems import build_problems
 from knowledge.edit import Edit
@@ -74,18 +74,18 @@ class TPatcher(Editor[TPatcherSettings]):
     kind: ClassVar[str] = "adapter"
     Settings = TPatcherSettings
 
-    def footprint(self, lm: LanguageModel, edits: Sequence[Edit], settings: TPatcherSettings) -> Footprint:
+    def footprint(
+        self, lm: LanguageModel, edits: Sequence[Edit], settings: TPatcherSettings, earlier: Sequence[Edit] = ()
+    ) -> Footprint:
         sizes = Sizes(lm, edits)
         neurons = sizes.rows() * sizes.target
-        fired = 4 * 4 * settings.size * (neurons + 2 * sizes.hidden)  # memories x neurons, with gradients
-        remembering = sizes.suffix(settings.size // 64, 64)
-        return Footprint(
-            {"what has to stay silent": fired},
-            {
-                "reading ordinary text": remembering,
-                "the edits' rows": sizes.suffix(sizes.rows(), sizes.width()) + sizes.logits(neurons),
-            },
+        fired = 4 * (6 * (settings.size + neurons) * neurons + 2 * settings.size * sizes.hidden)
+        learned = 4 * 12 * neurons * sizes.hidden  # keys and values with gradients and Adam's state
+        stages = (
+            Need("reading ordinary text", device=sizes.suffix(settings.size // 16, 64)),
+            Need("the edits' rows", device=sizes.suffix(sizes.rows(), sizes.width()) + sizes.logits(neurons)),
         )
+        return Footprint((Need("neurons and what they stay silent on", device=fired + learned),), stages)
 
     def compute(self, job: Job, settings: TPatcherSettings) -> Overlay:
         lm, layer = job.lm, job.lm.num_layers - 1

@@ -114,8 +114,8 @@ def methods(json_: Json = False) -> None:
     else:
         for item in found:
             typer.echo(f"{item.name:<10} {item.title} (arXiv {item.paper}): {item.summary}")
-            for when, what in (("several facts at once", item.batch), ("one call after another", item.sequence)):
-                typer.echo(f"{'':<10}   {when}: {what}" if what else "", nl=bool(what))
+            typer.echo(f"{'':<10}   several facts at once: {item.batch}")
+            typer.echo(f"{'':<10}   one call after another: {item.sequence}")
 
 
 @app.command("on")
