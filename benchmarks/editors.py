@@ -174,6 +174,7 @@ def cell(options: argparse.Namespace) -> None:
     once = {"repair": 0} if options.method == "r-rome" else {}  # the plain way does not look at what it has done
     editor = get_editor(options.method, moments=moments, refuse_known=False, **once)
     settings = editor.settings(lm)
+    estimate = editor.footprint(lm, edits, settings).total / 2**20
     memory = PeakMemory()
     editor.edit(lm, drawn(1, seed=99))  # first calls of the libraries are no cost of an edit
     start = time.perf_counter()
@@ -183,7 +184,6 @@ def cell(options: argparse.Namespace) -> None:
     handle = tempfile.NamedTemporaryFile(suffix=".safetensors", delete=False)  # noqa: SIM115
     handle.close()
     compacted(overlay).save(handle.name)
-    estimate = editor.footprint(lm, edits, settings).total / 2**20
     print(json.dumps({"seconds": seconds, "peak": peak, "estimate": estimate, "file": handle.name}))
 
 

@@ -80,7 +80,9 @@ class Lora(Editor[LoraSettings]):
         scale = settings.alpha / settings.rank
         return Overlay(
             {
-                name: (LowRank(a.detach().float().T.contiguous().cpu(), (b.detach().float().T * scale).cpu()),)
+                name: (
+                    LowRank(a.detach().float().T.contiguous().cpu(), (b.detach().float().T * scale).contiguous().cpu()),
+                )
                 for name, (a, b) in layers.items()
             }
         )
