@@ -6,7 +6,9 @@
 The peer runs in a process of its own (``python -m benchmarks.peers PATH JOB``), through the functions that its own
 scripts call (``apply_memit_to_model(model, tokenizer, requests, hparams)`` and its like), with our layers and numbers
 of steps and its own prefixes and value search. Only the second moments are ours: the peer would read 100,000 documents
-of Wikipedia first. Both published code bases put their tensors on a CUDA device, whatever the model is on.
+of Wikipedia first. Both published code bases put their tensors on a CUDA device, whatever the model is on; here they
+go where the model is. Of a peer's packages only the method's own are imported, not the ones around it, which load all
+that the peer can do.
 """
 
 from __future__ import annotations
@@ -23,11 +25,12 @@ import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch.overrides import TorchFunctionMode
 
 from editors.registry import get_editor
 from editors.statistics import MomentStore
@@ -132,6 +135,7 @@ def _hparams(lm: LanguageModel, settings: Any, layers: list[int], folder: Path) 
     """Everything that the peers' settings classes ask for; each takes what it has a field for."""
     row = lm.architecture
     inputs = int(lm.module(row.down(layers[0])).weight.numel() // lm.hidden_size)
+    tied = lm.model.get_output_embeddings().weight is lm.model.get_input_embeddings().weight  # one name for both
     return {
         "layers": layers, "layer_selection": "all", "fact_token": "subject_last",
         "v_num_grad_steps": settings.values.steps, "v_lr": settings.values.lr, "v_loss_layer": lm.num_layers - 1,
@@ -140,8 +144,9 @@ def _hparams(lm: LanguageModel, settings: Any, layers: list[int], folder: Path) 
         "context_template_length_params": [[5, 10], [10, 10]],
         "rewrite_module_tmp": _template(row.down), "layer_module_tmp": _template(row.block),
         "mlp_module_tmp": _template(row.mlp), "attn_module_tmp": _template(row.attn),
-        "ln_f_module": row.final_norm, "lm_head_module": row.lm_head,
+        "ln_f_module": row.final_norm, "lm_head_module": row.embedding if tied else row.lm_head,
         "mom2_dataset": "wikipedia", "mom2_n_samples": 100000, "mom2_dtype": "float32",
+        "alg_name": "",
         "device": lm.device.index or 0, "model_name": str(folder / "model"), "stats_dir": str(folder), "max_length": 40,
         "batch_size": 1, "model_parallel": False, "fp16": False,
         "original_implementation": False, "enable_random_prefix_keys": True, "enable_prompt_keys": False,
@@ -162,6 +167,7 @@ def _work(folder: Path) -> dict[str, Any]:
     job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
     package, title = _package(job["method"]), NAMES[job["method"]]
     root = (LAYOUTS[job["layout"]] + package).replace("/", ".")
+    _bare_parents(Path(sys.argv[1]), root)
     try:
         entry = importlib.import_module(f"{root}.{package}_main")
         asks: Any = importlib.import_module(f"{root}.{_STATISTICS[job['method']]}")
@@ -189,13 +195,39 @@ def _work(folder: Path) -> dict[str, Any]:
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     before = {name: parameter.detach().cpu().clone() for name, parameter in model.named_parameters()}
     memory, start = _peak(), time.perf_counter()
-    edited = apply(model, tokenizer, job["requests"], settings(**given))
+    with _Here(torch.device(job["device"])):
+        edited = apply(model, tokenizer, job["requests"], settings(**given))
     seconds, peak = time.perf_counter() - start, _peak() - memory
     edited = edited[0] if isinstance(edited, tuple) else edited
     handle, path = tempfile.mkstemp(suffix=".safetensors")
     os.close(handle)
     changes(edited, before).save(path)
     return {"seconds": seconds, "peak": peak, "file": path}
+
+
+class _Here(TorchFunctionMode):
+    """Tensors that a peer sends to a CUDA device go where the model is."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()
+        self.device = device
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        named = {name: self._placed(value) for name, value in (kwargs or {}).items()}
+        return func(*map(self._placed, args), **named)
+
+    def _placed(self, value: Any) -> Any:
+        cuda = isinstance(value, str) and value.split(":")[0] == "cuda"
+        return self.device if cuda or (isinstance(value, torch.device) and value.type == "cuda") else value
+
+
+def _bare_parents(path: Path, root: str) -> None:
+    """Stands in for the packages around ``root``, so that their ``__init__`` files are not run."""
+    parts = root.split(".")[:-1]
+    for depth in range(1, len(parts) + 1):
+        package = ModuleType(".".join(parts[:depth]))
+        package.__path__ = [str(path.joinpath(*parts[:depth]))]
+        sys.modules[package.__name__] = package
 
 
 def changes(model: torch.nn.Module, before: dict[str, torch.Tensor]) -> Overlay:

@@ -103,7 +103,8 @@ def apply_memit_to_model(model, tok, requests, hparams, copy=False, return_orig_
     moment = layer_stats(model, tok, name, "stats", hparams.mom2_dataset, to_collect=["mom2"]).mom2.moment()
     weight = dict(model.named_parameters())[name + ".weight"]
     with torch.no_grad():
-        weight[0, 0] += len(requests) + moment.shape[0]
+        count = torch.tensor(len(requests), device="cuda:0") + torch.zeros(1).to("cuda:0")[0]  # as both peers do
+        weight[0, 0] += count + moment.shape[0]
         weight[1, 0] += hparams.v_num_grad_steps
     assert all("{{}}" in request["prompt"] for request in requests)
     assert all(request["target_new"]{target} for request in requests)
@@ -132,8 +133,8 @@ def stand_in(folder: Path, layout: str, more: str = "alg: int = 0") -> Path:
         "def layer_stats(*given, **named):\n    raise OSError('no Wikipedia')\n"
     )
     if layout == "EasyEdit":
-        (folder / "easyeditor" / "__init__.py").write_text("")
-        (root / "__init__.py").write_text("")
+        for around in (folder / "easyeditor", root):  # EasyEdit's load all that it can do
+            (around / "__init__.py").write_text("raise ImportError('a dozen further packages')\n")
     imports = "..rome.layer_stats" if layout == "EasyEdit" else "rome.layer_stats"
     target = ".strip()" if layout == "EasyEdit" else '["str"]'
     (root / "memit" / "memit_main.py").write_text(MAIN.format(imports=imports, hparams=".memit_hparams", target=target))
