@@ -11,8 +11,8 @@ That mismatch is what makes sequences of released-ROME edits collapse (2403.0717
 
 A plain R-ROME counts on the keys of earlier facts being orthogonal to what it writes. Here they are spared; in shallow
 models, where they never are, instead every twentieth fact those that fell are learned again, over a few layers that end
-at the edited one, and from then on each change is made only as strong as its own wording needs
-(:mod:`editors.rehearsal`). ``protect=0, repair=0`` is the published way.
+at the edited one, and from then on values end where the own prompts say the answer (``light``) and each change is made
+only as strong as its own wording needs (:mod:`editors.rehearsal`). ``protect=0, repair=0`` is the published way.
 
 R-ROME's key is a mean over prompts, and a single prompt's key meets only a part of it: 0.6 to 1.4 of the change arrives
 on our bundled model. So v* is sought under just these shares ("dosed"), which costs nothing; the papers optimise as if
