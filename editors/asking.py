@@ -1,7 +1,7 @@
 """Whether facts hold: each in its own wording and every form, told by passes over prompt and answer together.
 
-rows, owner = own_wordings(lm, edits, plain)          # token rows, and the edit that each belongs to
-losses, wrong = ask(lm, rows, overlay)                # of each row: mean loss, and whether a token would not be said
+rows, owner = own_wordings(lm, edits, plain)      # token rows, and the edit that each belongs to
+losses, wrong = ask(lm, rows, overlay)            # of each row: mean loss, whether a token would not be said
 """
 
 from __future__ import annotations

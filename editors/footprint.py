@@ -12,9 +12,10 @@ measured peak.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 
 import torch
 from torch import nn
@@ -30,7 +31,7 @@ _DOUBLE, _FLOAT = 8, 4
 _PASS_TOKENS = 8192  # in a pass that reads keys (editors.keys)
 _LARGEST_READ = 24  # edits of which the rows are measured, the longest by characters
 _SLACK = 1.25  # for what allocators and libraries hold back (measured: 1.2 for MEMIT at GPT-2 small's size)
-PREFIX = 4  # tokens that a prefix brings with it beside its own: an opening word, a full stop
+_PREFIX = 4  # tokens that a prefix brings with it beside its own: an opening word, a full stop
 
 
 @dataclass(frozen=True)
@@ -60,18 +61,19 @@ class Footprint:
 
     @property
     def host(self) -> int:
-        return self._most(_host)
+        return self._most("host")
 
     @property
     def device(self) -> int:
-        return self._most(_device)
+        return self._most("device")
 
     @property
     def total(self) -> int:
         """Where the model is in main memory too."""
-        return self._most(_total)
+        return self._most("total")
 
-    def _most(self, part: Callable[[Need], int]) -> int:
+    def _most(self, side: str) -> int:
+        part = attrgetter(side)
         return int(_SLACK * (sum(map(part, self.kept)) + max(map(part, self.stages), default=0)))
 
 
@@ -106,7 +108,7 @@ class Sizes:
 
     def width(self, prefix: int = 0) -> int:
         """Tokens of the longest row behind a prefix of so many tokens."""
-        return min(self.lm.context, self._lengths[0] + (prefix + PREFIX if prefix else 0))
+        return min(self.lm.context, self._lengths[0] + (prefix + _PREFIX if prefix else 0))
 
     @property
     def target(self) -> int:
@@ -204,28 +206,17 @@ class Sizes:
 def too_large(found: Footprint, lm: LanguageModel) -> str | None:
     """The estimate, what the largest part of it is for, and the limit, in words; None where it fits."""
     limit = "set by PALIMPSEST_MEMORY_LIMIT" if lm.memory_limit is not None else f"free on {lm.device} now"
-    sides = [(found.total, lm.room, limit, _total)]
+    sides = [(found.total, lm.room, limit, "total")]
     if lm.device.type != "cpu":
         main = free_bytes(torch.device("cpu"))
-        sides = [(found.device, lm.room, limit, _device), (found.host, main, "free in main memory now", _host)]
-    for size, room, where, part in sides:
+        sides = [(found.device, lm.room, limit, "device"), (found.host, main, "free in main memory now", "host")]
+    for size, room, where, side in sides:
         if room is not None and size > room:
+            part = attrgetter(side)
             worst = max((*found.kept, *found.stages), key=part)
             largest = f"the largest part of it ({_words(part(worst))}) for {worst.what}"
             return f"about {_words(size)}, {largest}, and the limit is {_words(room)} ({where})"
     return None
-
-
-def _total(need: Need) -> int:
-    return need.total
-
-
-def _host(need: Need) -> int:
-    return need.host
-
-
-def _device(need: Need) -> int:
-    return need.device
 
 
 def _words(size: int) -> str:
