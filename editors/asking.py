@@ -1,7 +1,9 @@
 """Whether facts hold: each in its own wording and every form, told by passes over prompt and answer together.
 
-rows, owner = own_wordings(lm, edits, plain)      # token rows, and the edit that each belongs to
-losses, wrong = ask(lm, rows, overlay)            # of each row: mean loss, whether a token would not be said
+    rows, owner = own_wordings(lm, edits, plain)      # token rows, and the edit that each belongs to
+    losses, wrong = ask(lm, rows, overlay)            # of each row: mean loss, whether a token would not be said
+
+Nothing is generated: an answer is right where each of its tokens would be the next one said.
 """
 
 from __future__ import annotations
