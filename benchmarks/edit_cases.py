@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from editors.hypernetwork_data import is_held_out
@@ -27,7 +27,10 @@ GPT2_SIZE = "gpt2-size"
 
 
 def load(name: str) -> LanguageModel:
-    """A model by name; ``gpt2-size``: random weights in the shape of GPT-2 small, with the bundled tokenizer."""
+    """A model by name; ``gpt2-size``: random weights in the shape of GPT-2 small, with the bundled tokenizer.
+
+    That tokenizer's chat template is left out, since GPT-2 has none.
+    """
     if name != GPT2_SIZE:
         return LanguageModel.load(name)
     import torch
@@ -37,17 +40,21 @@ def load(name: str) -> LanguageModel:
 
     torch.manual_seed(0)
     model = GPT2LMHeadModel(GPT2Config(bos_token_id=None, eos_token_id=None))
-    return LanguageModel(model, AutoTokenizer.from_pretrained(BUNDLED_WEIGHTS), GPT2_SIZE)
+    tokenizer = AutoTokenizer.from_pretrained(BUNDLED_WEIGHTS)
+    tokenizer.chat_template = None
+    return LanguageModel(model, tokenizer, GPT2_SIZE)
 
 
-def drawn(count: int, *, seed: int = 0, held_out: bool = False) -> list[Edit]:
+def drawn(count: int, *, seed: int = 0, held_out: bool = False, questions: bool = True) -> list[Edit]:
     """Counterfactual edits of the bundled world.
 
     Args:
         held_out: only subjects that MEND and KE were not trained on.
+        questions: each with its question; without one, a model that has no chat template only completes.
     """
     keep = (lambda fact: is_held_out(fact.subject)) if held_out else None
-    return counterfactuals(load_world(), count, seed, keep=keep)
+    edits = counterfactuals(load_world(), count, seed, keep=keep)
+    return edits if questions else [replace(edit, question=None) for edit in edits]
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,7 @@ def speed(options: argparse.Namespace) -> None:
     lm = load(options.model)
     if options.peer is not None:
         check_peer(options.peer, options.methods or list(PLAIN))
-    rows = KeptRows(options.keep, _what(options, lm, "plain_most", "peer"))
+    rows = KeptRows(options.keep, _what(options, lm, "plain_most", "peer", "completions"))
     other = "peer" if options.peer is not None else "plain"
     names = []
     for method in options.methods or list(PLAIN):
@@ -135,7 +135,7 @@ def speed(options: argparse.Namespace) -> None:
                 continue
             cells: dict[str, dict[str, Any]] = {"ours": _in_own_process(options, method, size, "ours")}
             if options.peer is not None:
-                edits = drawn(size, seed=options.seed)
+                edits = drawn(size, seed=options.seed, questions=not options.completions)
                 cells[other] = run_peer(options.peer, method, lm, edits, MomentStore(cache_dir=options.cache))
             elif method in PLAIN and size <= options.plain_most:
                 cells[other] = _in_own_process(options, method, size, other)
@@ -160,6 +160,7 @@ def _speed_row(method: str, size: int, ours: dict[str, Any], other: dict[str, An
 def _in_own_process(options: argparse.Namespace, method: str, size: int, way: str) -> dict[str, Any]:
     arguments = ["cell", "--model", options.model, "--cache", str(options.cache), "--method", method]
     arguments += ["--size", str(size), "--way", way, "--seed", str(options.seed)]
+    arguments += ["--threads", str(options.threads), *(["--completions"] if options.completions else [])]
     made = subprocess.run(
         [sys.executable, "-m", "benchmarks.editors", *arguments], check=True, stdout=subprocess.PIPE, text=True
     )
@@ -169,14 +170,16 @@ def _in_own_process(options: argparse.Namespace, method: str, size: int, way: st
 
 def cell(options: argparse.Namespace) -> None:
     """One measurement: prints seconds, peak memory above the loaded model and its estimate, a file with the change."""
-    lm, edits = load(options.model), drawn(options.size, seed=options.seed)
+    lm, edits = load(options.model), drawn(options.size, seed=options.seed, questions=not options.completions)
     moments = MomentStore(cache_dir=options.cache)
     once = {"repair": 0} if options.method == "r-rome" else {}  # the plain way does not look at what it has done
     editor = get_editor(options.method, moments=moments, refuse_known=False, **once)
     settings = editor.settings(lm)
     estimate = editor.footprint(lm, edits, settings).total / 2**20
     memory = PeakMemory()
-    editor.edit(lm, drawn(1, seed=99))  # first calls of the libraries are no cost of an edit
+    editor.edit(
+        lm, drawn(1, seed=99, questions=not options.completions)
+    )  # first calls of the libraries are no cost of an edit
     start = time.perf_counter()
     overlay = editor.edit(lm, edits) if options.way == "ours" else PLAIN[options.method](lm, edits, settings, moments)
     seconds = time.perf_counter() - start
@@ -365,11 +368,13 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--kinds", action="store_true", help="locality by kind as well")
     made.add_argument("--together", action="store_true", help="all facts in one call")
     made = part("speed", speed)
+    made.add_argument("--completions", action="store_true", help="no questions: one form a fact, as in the papers")
     made.add_argument("--sizes", type=int, nargs="+", default=[1, 10, 100])
     made.add_argument("--methods", nargs="*", choices=list(available()))
     made.add_argument("--plain-most", type=int, default=100, help="the plain way is not run on more edits")
     made.add_argument("--peer", type=Path, help="a checkout of EasyEdit or memit, in place of the plain way")
     made = part("cell", cell)
+    made.add_argument("--completions", action="store_true")
     made.add_argument("--method", required=True, choices=list(available()))
     made.add_argument("--size", type=int, required=True)
     made.add_argument("--way", required=True, choices=["ours", "plain"])

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from editors.passes import block, head, hidden_of, hooked
 from editors.problems import build_problems
+from editors.reads import Reads
 from editors.rewrites import Row
 from knowledge.edit import Edit
 from language_model.batch import chunks as by_length
@@ -67,16 +68,9 @@ def ask(lm: LanguageModel, rows: Sequence[Row], overlay: Overlay) -> tuple[Tenso
 def row_losses(lm: LanguageModel, rows: Sequence[Row], overlay: Overlay) -> tuple[Tensor, Tensor]:
     """:func:`ask` in one pass; gradients flow to the overlay."""
     states, _ = hidden_states(lm, [row.ids for row in rows], overlay, [row.start for row in rows])
-    reads = [
-        (number, at, token) for number, row in enumerate(rows) for at, token in zip(row.reads, row.target, strict=True)
-    ]
-    owner, at, wanted = (torch.tensor(column, device=states.device) for column in zip(*reads, strict=True))
-    logits = head(lm, states[owner, at])
-    surprise = logits.logsumexp(-1) - logits.gather(1, wanted[:, None])[:, 0]
-    count = torch.tensor([len(row.target) for row in rows], device=states.device)
-    zero = torch.zeros(len(rows), device=states.device)
-    missed = (logits.argmax(-1) != wanted).float()
-    return zero.index_add(0, owner, surprise) / count, zero.index_add(0, owner, missed) > 0
+    reads = Reads.of(rows, states.device)
+    logits = head(lm, states[reads.row, reads.at])
+    return reads.losses(logits), reads.missed(logits)
 
 
 def hidden_states(

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from editors.passes import Suffix
 from editors.problems import Problem
+from editors.reads import Reads
 from editors.rewrites import Row
 from language_model.model import LanguageModel
 
@@ -28,6 +29,7 @@ class RowTable:
         owner: (rows,) number of the edit that each belongs to.
         weight: (rows,) share of the row in its edit's loss; sums to 1 for each edit.
         last_prompt: (rows,) position of the prompt's last token.
+        reads: where their targets are decided.
         suffix: the model from ``layer`` upwards.
     """
 
@@ -39,14 +41,7 @@ class RowTable:
         self.weight = torch.tensor([weight for problem in problems for weight in problem.weights], device=device)
         self.last_prompt = torch.tensor([row.start - 1 for row in self.rows], device=device)
         self.every = torch.arange(len(self.rows), device=device)
-        reads = [
-            (number, at, token)
-            for number, row in enumerate(self.rows)
-            for at, token in zip(row.reads, row.target, strict=True)
-        ]
-        self.read_row, self.read_at, self.wanted = (
-            torch.tensor(column, device=device) for column in zip(*reads, strict=True)
-        )
+        self.reads = Reads.of(self.rows, device)
         self.suffix = Suffix(lm, [row.ids for row in self.rows], layer)
 
     def from_answer(self) -> Tensor:
@@ -61,11 +56,5 @@ class RowTable:
             hidden: (chosen, time, hidden), from the suffix.
             rows: (chosen,) numbers of the rows.
         """
-        place = torch.full((len(self.rows),), -1, device=rows.device)
-        place[rows] = torch.arange(len(rows), device=rows.device)
-        chosen = (place[self.read_row] >= 0).nonzero()[:, 0]
-        where = place[self.read_row[chosen]]
-        logits = self.suffix.head(hidden[where, self.read_at[chosen]])
-        logprob = logits.gather(1, self.wanted[chosen, None])[:, 0] - logits.logsumexp(-1)
-        count = torch.zeros(len(rows), device=rows.device).index_add(0, where, torch.ones_like(logprob))
-        return torch.zeros(len(rows), device=rows.device).index_add(0, where, -logprob) / count
+        reads = self.reads.among(rows)
+        return reads.losses(self.suffix.head(hidden[reads.row, reads.at]))

@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from editors.base import EditRefused
+from editors.reads import Reads
 from editors.rewrites import Row, forms_of, tokenise
 from knowledge.edit import Edit
 from language_model.adapters import AdapterModule
@@ -96,12 +97,8 @@ def fact_rows(lm: LanguageModel, edits: Sequence[Edit]) -> list[FactRow]:
 
 def target_losses(logits: Tensor, rows: Sequence[Row]) -> Tensor:
     """(rows,) mean negative log-probability of each row's target, from logits (rows, time, vocabulary)."""
-    where = [(number, at, token) for number, row in enumerate(rows) for at, token in zip(row.reads, row.target)]  # noqa: B905
-    number, at, token = (torch.tensor(column, device=logits.device) for column in zip(*where, strict=True))
-    span = logits[number, at].float()
-    lost = span.logsumexp(-1) - span.gather(1, token[:, None])[:, 0]
-    count = torch.tensor([len(row.target) for row in rows], device=logits.device)
-    return torch.zeros(len(rows), device=logits.device).index_add(0, number, lost) / count
+    reads = Reads.of(rows, logits.device)
+    return reads.losses(logits[reads.row, reads.at].float())
 
 
 def gradient_factors(lm: LanguageModel, rows: Sequence[FactRow], modules: Sequence[str]) -> dict[str, Factors]:

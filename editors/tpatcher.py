@@ -96,14 +96,15 @@ class TPatcher(Editor[TPatcherSettings]):
                 f"so a neuron beside it "
                 "cannot be trained on its own. Use GRACE or R-ROME."
             )
-        read = table.suffix.read[table.read_row, table.read_at].float()
-        hidden = table.suffix.hidden[table.read_row, table.read_at].float()
+        reads = table.reads
+        read = table.suffix.read[reads.row, reads.at].float()
+        hidden = table.suffix.hidden[reads.row, reads.at].float()
         with torch.no_grad():
             said = table.suffix.head(hidden.to(table.suffix.hidden)).argmax(-1)
-        wrong = (said != table.wanted).nonzero()[:, 0]
+        wrong = (said != reads.wanted).nonzero()[:, 0]
         if not len(wrong):  # every token is the model's choice already: nothing to correct
             return Overlay.empty()
-        read, hidden, wanted = read[wrong], hidden[wrong], table.wanted[wrong]
+        read, hidden, wanted = read[wrong], hidden[wrong], reads.wanted[wrong]
         memory = torch.cat([activation_memory(lm, self.moments, layer, settings.size, settings.seed).to(read), read])
         return self._train(job, settings, table, read, hidden, wanted, memory)
 

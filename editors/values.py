@@ -18,6 +18,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from editors.adam import RowAdam
 from editors.base import EditRefused
@@ -151,12 +152,13 @@ class _Batch:
         with torch.no_grad():
             self.before = self.suffix.head(self.tails.still[self.known_row, self.known_at]).log_softmax(-1)
 
-    def losses(self, delta: Tensor, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def losses(self, delta: Tensor, active: Tensor, *, look: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Target and essence loss of each active edit, and whether its prompts without a prefix say the target.
 
         Args:
             delta: (active, out).
             active: (active,) numbers of the edits, rising.
+            look: whether what is said is looked at; without it all are taken to say it.
 
         Returns:
             three tensors (active,).
@@ -174,18 +176,20 @@ class _Batch:
             row_place[torch.cat([self.read_row[reads], self.known_row[knows]])],
             torch.cat([self.read_at[reads], self.known_at[knows]]),
         )
-        logits = self.suffix.head(states)
-        asked = logits[: len(reads)]
-        logprob = asked.gather(1, self.wanted[reads, None])[:, 0] - asked.logsumexp(-1)
+        # Split, not sliced: the gradient of a slice is a pass over all logits, and those of a wide vocabulary are many.
+        asked, known = self.suffix.head(states).split([len(reads), len(knows)])
+        surprise = cross_entropy(asked, self.wanted[reads], reduction="none")
         owners = place[self.owner[self.read_row[reads]]]
         nought = torch.zeros(len(active), device=active.device)
-        target = nought.index_add(0, owners, -logprob * self.share[reads])
-        missed = self.bare[reads] & (asked.detach().argmax(-1) != self.wanted[reads])
-        said = nought.index_add(0, owners, missed.float()) == 0
+        target = nought.index_add(0, owners, surprise * self.share[reads])
+        said = torch.ones_like(active, dtype=torch.bool)
+        if look:
+            missed = self.bare[reads] & (asked.detach().argmax(-1) != self.wanted[reads])
+            said = nought.index_add(0, owners, missed.float()) == 0
 
-        essence = torch.zeros(len(active), device=active.device)
+        essence = nought
         if len(knows):
-            now, before = logits[len(reads) :].log_softmax(-1), self.before[knows]
+            now, before = known.log_softmax(-1), self.before[knows]
             kl = (before.exp() * (before - now)).sum(-1)
             essence = essence.index_add(0, place[self.owner[self.known_row[knows]]], kl * self.known_share[knows])
         return target, essence, said
@@ -217,7 +221,7 @@ def _optimise(
         leaf = x[active].requires_grad_(True)
         with torch.enable_grad():
             delta = leaf * unit[active]
-            target, essence, said = batch.losses(delta, active)
+            target, essence, said = batch.losses(delta, active, look=settings.said)
             loss = target + settings.essence * essence
             size = (delta.square().sum(-1) + 1e-12).sqrt() / reference[active, 0]
             (gradient,) = torch.autograd.grad((loss + settings.decay * size).sum(), leaf)
