@@ -41,7 +41,7 @@ def show(
 
 def module_name() -> str:
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
-    return spec.name if spec else sys.argv[0]
+    return spec.name.removesuffix(".__main__") if spec else sys.argv[0]
 
 
 def rate(flags: Sequence[float]) -> str:

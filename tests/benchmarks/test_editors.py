@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import editors as bench
-from benchmarks.edit_cases import drawn, outcomes
-from benchmarks.plain_editing import plain_memit, plain_r_rome
+from benchmarks.editors import __main__ as bench
+from benchmarks.editors.cases import drawn, outcomes
+from benchmarks.editors.plain import plain_memit, plain_r_rome
 from editors.hypernetwork_data import is_held_out
 from editors.registry import get_editor
 from editors.statistics import MomentStore

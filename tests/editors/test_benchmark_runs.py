@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks import editors as bench
-from benchmarks.edit_cases import drawn
-from benchmarks.kept_rows import KeptRows
-from benchmarks.peers import PeerFailed, check_peer, run_peer
+from benchmarks.editors import __main__ as bench
+from benchmarks.editors.cases import drawn
+from benchmarks.editors.kept_rows import KeptRows
+from benchmarks.editors.peers import PeerFailed, check_peer, run_peer
 from editors.statistics import MomentStore
 from knowledge.errors import InvalidInput
 from language_model.model import LanguageModel

@@ -3,12 +3,12 @@
     check_peer(path, ["memit"])                     # says what is missing
     cell = run_peer(path, "memit", lm, edits)       # {"seconds": ..., "peak": MiB, "file": the change}
 
-The peer runs in a process of its own (``python -m benchmarks.peers PATH JOB``), through the functions that its own
-scripts call (``apply_memit_to_model(model, tokenizer, requests, hparams)`` and its like), with our layers and numbers
-of steps and its own prefixes and value search. Only the second moments are ours: the peer would read 100,000 documents
-of Wikipedia first. Both published code bases put their tensors on a CUDA device, whatever the model is on; here they
-go where the model is. Of a peer's packages only the method's own are imported, not the ones around it, which load all
-that the peer can do.
+The peer runs in a process of its own (``python -m benchmarks.editors.peers PATH JOB``), through the functions that its
+own scripts call (``apply_memit_to_model(model, tokenizer, requests, hparams)`` and its like), with our layers and
+numbers of steps and its own prefixes and value search. Only the second moments are ours: the peer would read 100,000
+documents of Wikipedia first. Both published code bases put their tensors on a CUDA device, whatever the model is on;
+here they go where the model is. Of a peer's packages only the method's own are imported, not the ones around it, which
+load all that the peer can do.
 """
 
 from __future__ import annotations
@@ -94,9 +94,9 @@ def run_peer(path: Path, method: str, lm: LanguageModel, edits: Sequence[Edit], 
             "device": str(lm.device),
         }
         (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
-        paths = [str(path.resolve()), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+        paths = [str(path.resolve()), str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
         done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.peers", str(path.resolve()), str(folder)],
+            [sys.executable, "-m", "benchmarks.editors.peers", str(path.resolve()), str(folder)],
             cwd=path,  # memit reads its globals.yml from there
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
             capture_output=True,
