@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# A process a core, four at most: each holds the bundled model and shares the cores with the others.
+SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --dist worksteal
 APT := $(shell command -v apt-get 2>/dev/null)
 SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo 2>/dev/null)
 
@@ -37,7 +39,7 @@ test: $(VENV)/.dev browser ## all that CI runs: ruff, mypy, pytest
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 lint: $(VENV)/.dev ## only ruff and mypy
 	$(BIN)/ruff check .
@@ -45,7 +47,7 @@ lint: $(VENV)/.dev ## only ruff and mypy
 	$(BIN)/mypy
 
 test-slow: $(VENV)/.dev ## the tests that take minutes
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow $(SIDE_BY_SIDE)
 
 test-gpu: $(VENV)/.dev ## the tests that need a GPU
 	$(BIN)/python -m pytest -m gpu

@@ -45,7 +45,7 @@ _EDITORS: dict[str, EditorInfo] = {
         EditorInfo(
             "r-rome", "R-ROME", "2403.07175", "delta", "editors.rome:RRome",
             summary="ROME with one key throughout",
-            batch="changes one after another, each exact; values are found without the other facts of the call",
+            batch="changes one after another, each exact; in shallow models twenty facts at a time, as in a sequence",
             sequence="each on top of the earlier ones; in shallow models facts that fell are learned again",
         ),
         EditorInfo(

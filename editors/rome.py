@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from editors.base import Editor, Hparams, Job
+from editors.compacting import compacted
 from editors.earlier import earlier_keys, spared
 from editors.footprint import Footprint, Sizes
 from editors.keys import mean_by_group, subject_activations
@@ -156,19 +157,30 @@ class Rome(Editor[RomeSettings]):
         return settings.key == "mean" and settings.second_moments and bool(settings.repair)
 
     def compute(self, job: Job, settings: RomeSettings) -> Overlay:
+        """Where facts are learned again, more of them than a round of that serves are taken round by round."""
         if not self._rehearses(settings):
             return self.change(job, settings)
         assert settings.repair is not None
+        made, count = Overlay.empty(), len(job.edits)
+        for start in range(0, count, settings.repair):
+            end = min(start + settings.repair, count)
+            base, earlier = job.base + made, [*job.earlier, *job.edits[:start]]
+            turn = Job(job.lm, job.edits[start:end], base, earlier, job.part(start / count, end / count))
+            with job.lm.overlaid(base):
+                made = made + self._round(turn, settings, settings.repair)
+        return compacted(made) if count > settings.repair else made
+
+    def _round(self, job: Job, settings: RomeSettings, every: int) -> Overlay:
         window = layer_window(job.lm, ends_at=settings.layer)
-        if len(job.earlier) < settings.repair:  # few may change much, so that other wordings come right too
+        if len(job.earlier) < every:  # few may change much, so that other wordings come right too
             made = self.change(job, settings)
         else:
             made = self.change(job, replace(settings, values=settings.light))
             made = lightest(job, lambda share: _weaker(made, share), window, settings.rehearsal)
-        return rehearsed(job, made, window, self.moments, settings.rehearsal, every=settings.repair, seed=settings.seed)
+        return rehearsed(job, made, window, self.moments, settings.rehearsal, every=every, seed=settings.seed)
 
     def change(self, job: Job, settings: RomeSettings) -> Overlay:
-        """Several edits are a sequence: values are found together, changes made one after another, each exact."""
+        """Several edits: values are found together, changes made one after another, each exact."""
         assert settings.layer is not None
         lm, layer = job.lm, settings.layer
         check_layer(lm, layer)

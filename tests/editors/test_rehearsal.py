@@ -83,6 +83,19 @@ def test_a_change_is_made_no_stronger_than_its_wording_needs(trained: LanguageMo
     assert asked[-1][1] == 1  # what does not hold at any share keeps what it has
 
 
+def test_many_facts_in_one_call_are_written_round_by_round(trained: LanguageModel, moments: MomentStore) -> None:
+    editor = get_editor("r-rome", moments=moments, layer=1, prefixes=2, repair=2)
+    shares: list[float] = []
+    together = editor.edit(trained, NEW[:5], progress=lambda share, what: shares.append(share))
+    after = Overlay.empty()
+    for start in (0, 2, 4):
+        after = after + editor.edit(trained, NEW[start : min(start + 2, 5)], base=after, earlier=NEW[:start])
+    assert set(together.modules) == set(after.modules)
+    for name in after.modules:
+        assert torch.allclose(together.delta(name), after.delta(name), rtol=1e-4, atol=1e-6)  # type: ignore[arg-type]
+    assert shares == sorted(shares)
+
+
 def test_texts_that_say_an_old_answer_are_no_ordinary_texts(trained: LanguageModel) -> None:
     texts = ["The capital of France is Paris.", "People in France speak French.", "The capital of Chile is Santiago."]
     store = MomentStore(corpus=texts)
