@@ -38,10 +38,10 @@ class ConsolidationDesk:
         self.served.note(answer, namespace=self._space)
 
     def in_weights(self) -> dict[int, int]:
-        """Facts that an active weight edit holds too, with its number."""
-        active = {entry.id for entry in self._engine.ledger.entries() if entry.active and entry.usable}
-        marks = self.served.marks(namespace=self._space)
-        return {fact_id: entry_id for fact_id, entry_id in marks.items() if entry_id in active}
+        """Facts that an active weight edit of this model holds too, with its number."""
+        usable = {entry.id for entry in self._engine.ledger.entries() if entry.usable}
+        held = self.served.held(namespace=self._space)
+        return {fact_id: entry_id for fact_id, entry_id in held.items() if entry_id in usable}
 
     def due(self, *, at_least: int = 3, most: int = 100) -> list[StoredFact]:
         """Current facts that memory served often enough and that no active weight edit holds."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,6 +14,7 @@ from app.errors import NothingFound, VerySimilar
 from app.fact_files import write_rows
 from app.fact_import import import_file
 from app.fact_reader import FactReader, fact_view
+from app.served import Served
 from app.views import AddOutcome, EventView, FactPage, FactView, ImportReport, ParsePreview
 from knowledge.edit import Edit
 from knowledge.errors import InvalidInput, PalimpsestError
@@ -207,15 +209,25 @@ class FactDesk:
         pages = max(1, -(-total // size))
         page = min(max(page, 1), pages)
         rows = self._engine.store.list(**where, limit=size, offset=(page - 1) * size)
-        return FactPage(tuple(map(fact_view, rows)), total, page, pages)
+        return FactPage(tuple(self._marked(rows)), total, page, pages)
 
     def search(self, query: str, *, limit: int = 10) -> list[tuple[FactView, float]]:
         """The facts nearest in meaning, with their cosine."""
         hits = self._engine.store.search(query, limit, namespace=self._space)
-        return [(fact_view(hit.fact), round(hit.score, 4)) for hit in hits]
+        facts = self._marked([hit.fact for hit in hits])
+        return [(fact, round(hit.score, 4)) for fact, hit in zip(facts, hits, strict=True)]
 
     def get(self, fact_id: int) -> FactView:
-        return fact_view(self._get(fact_id))
+        return self._marked([self._get(fact_id)])[0]
+
+    def _marked(self, facts: Sequence[StoredFact]) -> list[FactView]:
+        """Facts as the outside sees them, with the weight edit that holds each too."""
+        held = self._served.held(namespace=self._space)
+        return [fact_view(fact, held.get(fact.id)) for fact in facts]
+
+    @cached_property
+    def _served(self) -> Served:
+        return Served(self._engine.store.engine)
 
     def _get(self, fact_id: int) -> StoredFact:
         from memory.errors import FactNotFound

@@ -100,7 +100,7 @@ class FactReader:
         )
 
 
-def fact_view(fact: StoredFact) -> FactView:
-    """A stored fact as the outside sees it."""
-    data = fact.to_json() | {"relation": fact.relation or ""}
+def fact_view(fact: StoredFact, in_weights: int | None = None) -> FactView:
+    """A stored fact as the outside sees it; ``in_weights`` is the number of the weight edit that holds it too."""
+    data = fact.to_json() | {"relation": fact.relation or "", "in_weights": in_weights}
     return FactView(**{name: data[name] for name in FactView.__dataclass_fields__})

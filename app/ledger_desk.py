@@ -5,6 +5,7 @@ guard.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +51,7 @@ class LedgerDesk:
             entry = ledger.get(number)
             if not entry.edits:
                 raise InvalidInput(f"Weight edit {number} was imported: what it says is not known, so it stays.")
-            editor = get_editor(entry.method, moments=self._engine.moments, **plain_settings(entry.settings))
+            editor = get_editor(entry.method, moments=self._engine.moments, **settings_of(entry.method, entry.settings))
             made.append(entry_view(ledger.recompute(number, editor, progress=progress)))
         return made
 
@@ -82,10 +83,17 @@ class LedgerDesk:
         self._engine.ledger.guard = self._engine.guard(limit, sample)
 
 
-def plain_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """An entry's settings as an editor takes them: those that JSON keeps, lists as tuples."""
-    return {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in settings.items()
-        if isinstance(value, str | int | float | bool | list) and name != "imported_from"
-    }
+def settings_of(method: str, kept: dict[str, Any]) -> dict[str, Any]:
+    """An entry's settings, as JSON kept them, as the editor takes them."""
+    from editors.registry import get_editor
+
+    usual = get_editor(method).Settings()
+
+    def made(value: Any, like: Any) -> Any:
+        if isinstance(value, dict) and is_dataclass(like) and not isinstance(like, type):
+            return replace(like, **{name: made(part, getattr(like, name)) for name, part in value.items()})
+        return tuple(value) if isinstance(value, list) else value
+
+    found = {name: made(value, getattr(usual, name)) for name, value in kept.items() if hasattr(usual, name)}
+    # Ledgers of earlier versions kept a part (values, rehearsal) as words, which nothing can be made of.
+    return {name: value for name, value in found.items() if is_dataclass(value) == is_dataclass(getattr(usual, name))}

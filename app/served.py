@@ -14,7 +14,22 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Column, DateTime, Engine, Integer, MetaData, String, Table, delete, select, update
+from sqlalchemy import (
+    Boolean,
+    Column,
+    DateTime,
+    Engine,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    column,
+    delete,
+    inspect,
+    select,
+    table,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 
 _metadata = MetaData()
@@ -27,6 +42,9 @@ _served = Table(
     Column("last_at", DateTime(timezone=True)),
     Column("entry_id", Integer),  # the weight edit that says it too
 )
+
+# The ledger's table, as far as it says what counts.
+_entries = table("weight_edit", column("id", Integer), column("active", Boolean), column("undone", Boolean))
 
 
 def _used_by(step: Mapping[str, Any]) -> int | None:
@@ -93,6 +111,15 @@ class Served:
         query = select(_served.c.fact_id, _served.c.entry_id).where(
             _served.c.namespace == namespace, _served.c.entry_id.is_not(None)
         )
+        with self._engine.connect() as connection:
+            return {int(row.fact_id): int(row.entry_id) for row in connection.execute(query)}
+
+    def held(self, *, namespace: str) -> dict[int, int]:
+        """Fact to the weight edit that holds it too and counts now. Reads the ledger's table, so no model is needed."""
+        if not inspect(self._engine).has_table(_entries.name):
+            return {}
+        marked = select(_served.c.fact_id, _served.c.entry_id).where(_served.c.namespace == namespace)
+        query = marked.join(_entries, _entries.c.id == _served.c.entry_id).where(_entries.c.active, ~_entries.c.undone)
         with self._engine.connect() as connection:
             return {int(row.fact_id): int(row.entry_id) for row in connection.execute(query)}
 

@@ -86,6 +86,7 @@ class FactView:
     retired_at: str | None = None
     supersedes_id: int | None = None
     namespace: str = "default"
+    in_weights: int | None = None  # the weight edit that holds it too
 
     @property
     def current(self) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.engine import Engine
 from app.fact_desk import FactDesk
+from app.served import Served
 from app.views import EntryView, MethodView, TakenView
 from knowledge.edit import Edit
 from knowledge.errors import InvalidInput, PalimpsestError
@@ -63,7 +64,9 @@ class WeightDesk:
         # first, so that an unknown method is told at once and not after the encoder has been loaded
         editor = get_editor(method, moments=self._engine.moments, seed=self._engine.settings.seed)
         edits = self.edits(text, fact_ids)
-        return entry_view(self._engine.ledger.apply(editor, edits, progress=progress))
+        entry = self._engine.ledger.apply(editor, edits, progress=progress)
+        Served(self._engine.store.engine).mark(fact_ids, entry_id=entry.id, namespace=self._engine.settings.namespace)
+        return entry_view(entry)
 
     def taken(self, entry_id: int, most: int = 3) -> list[TakenView]:
         """Asks the model, with all that is on, for the first facts of an entry."""

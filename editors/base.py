@@ -81,6 +81,7 @@ class Editor(ABC, Generic[H]):
     Settings: ClassVar[type[Hparams]] = Hparams
     LAYER_RULE: ClassVar[str] = ""  # how a layer is derived, in words; none: as causal tracing says (derived_layer)
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {}
+    SCALED: ClassVar[frozenset[str]] = frozenset()  # presets that no paper gives: ours, from those of other sizes
 
     def __init__(self, *, moments: MomentStore | None = None, refuse_known: bool = True, **overrides: Any) -> None:
         names = [item.name for item in fields(self.Settings)]
@@ -109,10 +110,6 @@ class Editor(ABC, Generic[H]):
         preset = self.PRESETS.get(canonical_name(lm) or "", {})
         return replace(self.Settings(), **{**preset, **self.overrides})  # type: ignore[return-value]
 
-    def is_derived(self, lm: LanguageModel) -> bool:
-        """True where no published preset fits, so that layers are derived from a causal trace or from the depth."""
-        return canonical_name(lm) not in self.PRESETS
-
     def derived_layer(self, lm: LanguageModel) -> DerivedLayer:
         """The layer for a model without a preset, and how it was found."""
         return derived_layer(lm, self.moments.cache_dir)
@@ -129,7 +126,10 @@ class Editor(ABC, Generic[H]):
         if named & set(self.overrides):
             return f"{where}, as set."
         if named & set(self.PRESETS.get(canonical_name(lm) or "", {})):
-            return f"{where}: the settings for {canonical_name(lm)}."
+            name = canonical_name(lm)
+            if name in self.SCALED:
+                return f"{where}: ours for {name}, at the depth of the published settings for other models."
+            return f"{where}: the published settings for {name}."
         if self.LAYER_RULE:
             return f"{where}: derived by rule, {self.LAYER_RULE}."
         return f"{where}: {self.derived_layer(lm).why}."

@@ -35,7 +35,8 @@ class CaliNetSettings(Hparams):
     layer: int | None = None  # None: the last but one
     slots: int = 64
     steps: int = 200
-    lr: float = 5e-3
+    lr: float = 0.09  # of the keys, in units of 1 / sqrt(in), their size at the start
+    lr_values: float = 0.0026  # of the values, in units of what the layer's feed-forward puts out (root mean square)
     stop_loss: float = 0.05
     prefixes: int = 4
     retain: float = 1.0  # weight of KL on ordinary text
@@ -103,7 +104,12 @@ class CaliNet(Editor[CaliNetSettings]):
         with torch.no_grad():
             net.unit.fill_(float(suffix.read[suffix.mask].float().square().mean().sqrt()))
             net.keys.copy_(torch.randn(net.keys.shape, generator=generator) / net.keys.shape[1] ** 0.5)
-        optimiser = torch.optim.Adam([net.keys, net.values], lr=settings.lr)
+        usual = float(suffix.values[suffix.mask].float().square().mean().sqrt())
+        groups = [
+            {"params": [net.keys], "lr": settings.lr / net.keys.shape[1] ** 0.5},
+            {"params": [net.values], "lr": settings.lr_values * usual},
+        ]
+        optimiser = torch.optim.Adam(groups)
         for step in range(settings.steps):
             job.progress(step / settings.steps, f"side net: step {step + 1} of {settings.steps}")
             with torch.enable_grad():

@@ -12,6 +12,7 @@ singular, and the batch is refused instead of answered with enormous weights.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -20,10 +21,14 @@ from torch import Tensor
 
 from editors.base import EditRefused, Job
 from editors.memit import Memit, MemitSettings
+from editors.passes import key_width
 from editors.presets import canonical_name
 from editors.rome import PRESETS as ROME_PRESETS
+from editors.rome import SCALED as ROME_SCALED
 from editors.statistics import SecondMoment
+from knowledge.edit import Edit
 from language_model.model import LanguageModel
+from language_model.overlay import Overlay
 
 _SINGULAR = 1e-10  # smallest eigenvalue over the largest of K^T C^-1 K with unit diagonal
 
@@ -44,19 +49,30 @@ class Emmet(Memit):
         name: {"layers": (preset["layer"],)} for name, preset in ROME_PRESETS.items()
     }
 
+    SCALED: ClassVar[frozenset[str]] = ROME_SCALED
+
     def settings(self, lm: LanguageModel) -> MemitSettings:
         preset = self.PRESETS.get(canonical_name(lm) or "", {})
         layers = self.overrides.get("layers") or preset.get("layers") or (self.derived_layer(lm).layer,)
         return replace(super().settings(lm), layers=layers)
 
+    def check(
+        self, lm: LanguageModel, edits: Sequence[Edit], *, base: Overlay | None = None, earlier: Sequence[Edit] = ()
+    ) -> None:
+        """Refuses more edits than the layer has inputs too."""
+        layers = self.settings(lm).layers
+        assert layers is not None
+        width = min(key_width(lm, layer) for layer in layers)
+        if len(edits) > width:
+            raise EditRefused(
+                f"{len(edits)} edits cannot all hold exactly in a layer of {width} inputs. "
+                "Make smaller batches, or use MEMIT, which trades exactness for size."
+            )
+        super().check(lm, edits, base=base, earlier=earlier)
+
     def change(
         self, job: Job, settings: MemitSettings, layer: int, moment: SecondMoment, keys: Tensor, rest: Tensor
     ) -> tuple[Tensor, Tensor]:
-        if keys.shape[0] > keys.shape[1]:
-            raise EditRefused(
-                f"{keys.shape[0]} edits cannot all hold exactly in a layer of {keys.shape[1]} inputs. "
-                "Make smaller batches, or use MEMIT, which trades exactness for size."
-            )
         return equality_factors(moment, keys.T, rest)
 
 

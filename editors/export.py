@@ -77,6 +77,9 @@ def _peft(lm: LanguageModel, overlay: Overlay, folder: Path) -> Path:
     from peft import LoraConfig
 
     _must_be_delta(overlay, "a PEFT adapter")
+    overlay = Overlay({name: parts for name, parts in overlay.parts.items() if factors(parts)[0].shape[1]})
+    if not overlay:
+        raise InvalidInput("There is no change to export: the edits that are on leave every weight as it is.")
     tensors: dict[str, Tensor] = {}
     ranks: dict[str, int] = {}
     for name, parts in overlay.parts.items():

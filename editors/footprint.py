@@ -78,10 +78,15 @@ class Footprint:
 
 
 class Sizes:
-    """The sizes of a model and of some edits' rows, and what passes over them take, in bytes."""
+    """The sizes of a model and of some edits' rows, and what passes over them take, in bytes.
 
-    def __init__(self, lm: LanguageModel, edits: Sequence[Edit]) -> None:
+    Args:
+        together: how many of the edits are worked on at once; all by default.
+    """
+
+    def __init__(self, lm: LanguageModel, edits: Sequence[Edit], together: int | None = None) -> None:
         self.lm, self.edits = lm, edits
+        self.together = len(edits) if together is None else together
         row = lm.architecture
         config = lm.model.config.get_text_config()
         self.layers, self.hidden, self.vocab = lm.num_layers, lm.hidden_size, lm.vocab_size
@@ -102,9 +107,9 @@ class Sizes:
         return max(len(row.ids) for row in rows), max(tails), max(len(row.target) for row in rows)
 
     def rows(self, prefixes: int = 0) -> int:
-        """Rows of all edits: bare and behind prefixes, completion and chat."""
+        """Rows of the edits that are worked on at once: bare and behind prefixes, completion and chat."""
         forms = len(forms_of(self.lm, self.edits[0]))
-        return len(self.edits) * (1 + prefixes + (forms - 1) * (1 + min(prefixes, CHAT_PREFIXES)))
+        return self.together * (1 + prefixes + (forms - 1) * (1 + min(prefixes, CHAT_PREFIXES)))
 
     def width(self, prefix: int = 0) -> int:
         """Tokens of the longest row behind a prefix of so many tokens."""
@@ -152,7 +157,7 @@ class Sizes:
         """The search for target values above ``layer``: as many rows at once as ``tokens`` allow, one edit at least;
         each from its subject on.
         """
-        at_once = min(rows, max(rows // max(1, len(self.edits)), tokens // width))
+        at_once = min(rows, max(rows // max(1, self.together), tokens // width))
         above, tail = self.layers - 1 - layer, min(width, self._lengths[1] + 4)
         cached = at_once * width * 2 * self.hidden * above * self.element
         moved = self.learning(at_once, tail, above, attended=width)

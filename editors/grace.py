@@ -193,6 +193,7 @@ class Grace(Editor[GraceSettings]):
     def compute(self, job: Job, settings: GraceSettings) -> Overlay:
         assert settings.layer is not None
         table = RowTable(job.lm, build_problems(job.lm, job.edits, ("",), essence=()), settings.layer)
+        _must_not_repeat(job, table)
         rows, suffix = table.every, table.suffix
         keys = suffix.keys[rows, table.last_prompt].float()
         start = suffix.values[rows, table.last_prompt].float()
@@ -219,7 +220,6 @@ class Grace(Editor[GraceSettings]):
         entries.radii.copy_(settings.radius * keys.norm(dim=1))
         entries.lengths.copy_(torch.tensor([len(row.target) for row in table.rows]))
         entries.labels.copy_(torch.tensor([_label(job.edits[int(owner)].target_new) for owner in table.owner]))
-        _must_not_repeat(job, table)
         return Overlay({job.lm.architecture.down(settings.layer): (Adapter(entries),)})
 
 

@@ -28,8 +28,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from editors.hypernetwork_data import Lesson, Lessons
-from editors.hypernetworks import Hypernetwork, fact_rows, gradient_factors, grouped_overlay, target_losses
+from editors.hypernetworks import Hypernetwork, fact_rows, gradient_factors, grouped_overlay
 from editors.mend import MendNet
+from editors.reads import target_losses
 from editors.rewrites import Row, forms_of, tokenise
 from knowledge.edit import Edit
 from knowledge.errors import InvalidInput

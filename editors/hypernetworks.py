@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from editors.base import EditRefused
-from editors.reads import Reads
+from editors.reads import target_losses
 from editors.rewrites import Row, forms_of, tokenise
 from knowledge.edit import Edit
 from language_model.adapters import AdapterModule
@@ -93,12 +93,6 @@ def fact_rows(lm: LanguageModel, edits: Sequence[Edit]) -> list[FactRow]:
         for form in forms:
             found.append(FactRow(tokenise(lm, form, form.target_ids(lm, edit.target_new)), number, 1 / len(forms)))
     return found
-
-
-def target_losses(logits: Tensor, rows: Sequence[Row]) -> Tensor:
-    """(rows,) mean negative log-probability of each row's target, from logits (rows, time, vocabulary)."""
-    reads = Reads.of(rows, logits.device)
-    return reads.losses(logits[reads.row, reads.at].float())
 
 
 def gradient_factors(lm: LanguageModel, rows: Sequence[FactRow], modules: Sequence[str]) -> dict[str, Factors]:

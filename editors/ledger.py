@@ -17,6 +17,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -39,6 +40,11 @@ log = logging.getLogger(__name__)
 
 
 _MANY = 16  # entries of one module that are summed into one matrix, where that is less to compute
+
+
+def _plain(value: Any) -> Any:
+    """Settings of a part (values, rehearsal) by name."""
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
 
 
 class LedgerError(PalimpsestError):
@@ -119,7 +125,7 @@ class WeightLedger:
             model=self.lm.name,
             fingerprint=self.lm.fingerprint,
             edits=json.dumps([edit.to_dict() for edit in edits], ensure_ascii=False),
-            settings=json.dumps(settings, default=str),
+            settings=json.dumps(settings, default=_plain),
             norms=json.dumps(norms),
             on_top_of=json.dumps([entry.id for entry in before]),
             modules=json.dumps(overlay.modules),

@@ -55,10 +55,14 @@ PRESETS: dict[str, dict[str, Any]] = {
     "pythia-6.9b": {"layers": (4, 5, 6, 7, 8)},
     "llama-7b": {"layers": (4, 5, 6, 7, 8)},
     "llama-13b": {"layers": (4, 5, 6, 7, 8)},
+    "llama-3.2-1b": {"layers": (4, 5, 6, 7, 8)},
+    "llama-3.2-3b": {"layers": (4, 5, 6, 7, 8)},
     "mistral-7b": {"layers": (4, 5, 6, 7, 8)},
     "qwen2.5-7b": {"layers": (4, 5, 6, 7, 8)},
     "qwen3-8b": {"layers": (4, 5, 6, 7, 8)},
 }
+# Ours, at the depth published for their kin; ROME's layer where there is one ends the window.
+SCALED = frozenset({"gpt2", "gpt2-medium", "gpt2-large", "pythia-6.9b", "llama-13b", "qwen3-8b"})
 
 
 def ridge_factors(moment: SecondMoment, keys: Tensor, rest: Tensor, weight: float) -> tuple[Tensor, Tensor]:
@@ -94,6 +98,7 @@ class Memit(Editor[MemitSettings]):
     paper: ClassVar[str] = "2210.07229"
     Settings = MemitSettings
     PRESETS = PRESETS
+    SCALED: ClassVar[frozenset[str]] = SCALED
 
     def settings(self, lm: LanguageModel) -> MemitSettings:
         found = super().settings(lm)

@@ -58,3 +58,9 @@ class Reads:
 
     def _sums(self, each: Tensor) -> Tensor:
         return torch.zeros(self.rows, device=each.device).index_add(0, self.row, each)
+
+
+def target_losses(logits: Tensor, rows: Sequence[Row]) -> Tensor:
+    """(rows,) the same loss from the logits of all tokens, (rows, time, vocabulary)."""
+    reads = Reads.of(rows, logits.device)
+    return reads.losses(logits[reads.row, reads.at].float())

@@ -78,6 +78,7 @@ def rehearsed(
     settings: RehearsalSettings,
     *,
     every: int,
+    all_now: bool = False,
     seed: int = 0,
 ) -> Overlay:
     """``made``, with what it takes on top for its own edits and the earlier facts to hold.
@@ -86,6 +87,7 @@ def rehearsed(
         layers: whose down-projections may change.
         every: all earlier facts are asked when their number passes a multiple of this; in between only some, and only
             where an own one does not hold.
+        all_now: all are asked this time too.
         seed: of the draws of rows and texts.
 
     Returns:
@@ -96,7 +98,7 @@ def rehearsed(
     before = standing(job)
     rows, owner = own_wordings(job.lm, job.edits, plain)
     losses, wrong = ask(job.lm, rows, job.base + made)
-    due = (len(before) + len(job.edits)) // every > len(before) // every
+    due = all_now or (len(before) + len(job.edits)) // every > len(before) // every
     if not wrong.any() and not due:
         return made
     rng = random.Random(seed)

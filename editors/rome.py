@@ -31,7 +31,7 @@ from torch import Tensor
 from editors.base import Editor, Hparams, Job
 from editors.compacting import compacted
 from editors.earlier import earlier_keys, spared
-from editors.footprint import Footprint, Sizes
+from editors.footprint import Footprint, Need, Sizes
 from editors.keys import mean_by_group, subject_activations
 from editors.presets import layer_window, patient, repaired_every
 from editors.problems import ESSENCE, build_problems
@@ -65,14 +65,16 @@ class RomeSettings(Hparams):
     second_moments: bool = True  # False: C is the identity, for the paper's ablation; nothing is spared or repaired
     # with key "mean": what an earlier fact's key weighs beside all ordinary ones; None: only where nothing is repaired
     protect: float | None = None
-    repair: int | None = None  # with key "mean": after so many facts those that fell are learned again; 0: never
+    # with key "mean": after so many facts those that fell are learned again, and so many of a call are written in a
+    # round; 0: never, and all together
+    repair: int | None = None
     rehearsal: RehearsalSettings = REHEARSED
     light: ValueSettings = LIGHT  # values from the fact on from which others are learned again: hundreds have to fit
     dosed: bool = True  # with key "mean": find v* under the change that each row will really get (see the module)
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "gpt2": {"layer": 5},  # our tracing rule; the paper tunes the larger ones
+    "gpt2": {"layer": 5},
     "gpt2-medium": {"layer": 8},  # the released settings
     "gpt2-large": {"layer": 12},
     "gpt2-xl": {"layer": 17},
@@ -81,10 +83,15 @@ PRESETS: dict[str, dict[str, Any]] = {
     "pythia-6.9b": {"layer": 5},
     "llama-7b": {"layer": 5},  # as EasyEdit (2308.07269) for Llama 2 and 3
     "llama-13b": {"layer": 5},
+    "llama-3.2-1b": {"layer": 5},
+    "llama-3.2-3b": {"layer": 5},
     "mistral-7b": {"layer": 5},
     "qwen2.5-7b": {"layer": 5},
     "qwen3-8b": {"layer": 5},
 }
+
+
+SCALED = frozenset({"gpt2", "pythia-6.9b", "llama-13b", "qwen3-8b"})  # ours, at the depth published for their kin
 
 
 def rank_one(direction: Tensor, key: Tensor, gap: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,6 +117,7 @@ class Rome(Editor[RomeSettings]):
     title: ClassVar[str] = "ROME"
     paper: ClassVar[str] = "2202.05262"
     Settings = RomeSettings
+    SCALED: ClassVar[frozenset[str]] = SCALED
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
         name: {**preset, "key": "released"} for name, preset in PRESETS.items()
     }
@@ -136,7 +144,9 @@ class Rome(Editor[RomeSettings]):
         self, lm: LanguageModel, edits: Sequence[Edit], settings: RomeSettings, earlier: Sequence[Edit] = ()
     ) -> Footprint:
         assert settings.layer is not None
-        sizes, longest = Sizes(lm, edits), max(settings.prefix_lengths, default=0)
+        rounds = self._rehearses(settings)
+        together = min(len(edits), settings.repair or len(edits)) if rounds else len(edits)
+        sizes, longest = Sizes(lm, edits, together), max(settings.prefix_lengths, default=0)
         rows, width = sizes.rows(settings.prefixes), sizes.width(longest)
         kept = [sizes.changes(len(edits))]
         stages = [
@@ -144,12 +154,13 @@ class Rome(Editor[RomeSettings]):
             sizes.values(rows, width, settings.layer, settings.values.tokens),
         ]
         if settings.second_moments:
-            layers = layer_window(lm, ends_at=settings.layer) if self._rehearses(settings) else (settings.layer,)
+            layers = layer_window(lm, ends_at=settings.layer) if rounds else (settings.layer,)
             kept.append(sizes.moments(len(layers), resident=self.moments.resident))
-            if self._rehearses(settings):
+            if rounds:
                 stages.append(rehearsal_stage(sizes, len(layers)))
+                kept.append(Need("what earlier rounds learned", host=sizes.matrix(len(layers))))
             if settings.key == "mean" and settings.protect:
-                kept.append(sizes.protecting(len(earlier), 1))
+                kept.append(sizes.protecting(len(earlier) + len(edits) - together, 1))
         return Footprint(tuple(kept), tuple(stages))
 
     @staticmethod
@@ -157,7 +168,7 @@ class Rome(Editor[RomeSettings]):
         return settings.key == "mean" and settings.second_moments and bool(settings.repair)
 
     def compute(self, job: Job, settings: RomeSettings) -> Overlay:
-        """Where facts are learned again, more of them than a round of that serves are taken round by round."""
+        """Where facts are learned again, many of them are taken round by round; all are asked after the last one."""
         if not self._rehearses(settings):
             return self.change(job, settings)
         assert settings.repair is not None
@@ -167,17 +178,20 @@ class Rome(Editor[RomeSettings]):
             base, earlier = job.base + made, [*job.earlier, *job.edits[:start]]
             turn = Job(job.lm, job.edits[start:end], base, earlier, job.part(start / count, end / count))
             with job.lm.overlaid(base):
-                made = made + self._round(turn, settings, settings.repair)
-        return compacted(made) if count > settings.repair else made
+                last = self._round(turn, settings, settings.repair, all_now=start > 0 and end == count)
+            made = compacted(made + last) if start else last
+        return made
 
-    def _round(self, job: Job, settings: RomeSettings, every: int) -> Overlay:
+    def _round(self, job: Job, settings: RomeSettings, every: int, *, all_now: bool) -> Overlay:
         window = layer_window(job.lm, ends_at=settings.layer)
         if len(job.earlier) < every:  # few may change much, so that other wordings come right too
             made = self.change(job, settings)
         else:
             made = self.change(job, replace(settings, values=settings.light))
             made = lightest(job, lambda share: _weaker(made, share), window, settings.rehearsal)
-        return rehearsed(job, made, window, self.moments, settings.rehearsal, every=every, seed=settings.seed)
+        return rehearsed(
+            job, made, window, self.moments, settings.rehearsal, every=every, all_now=all_now, seed=settings.seed
+        )
 
     def change(self, job: Job, settings: RomeSettings) -> Overlay:
         """Several edits: values are found together, changes made one after another, each exact."""

@@ -185,7 +185,9 @@ def _reasons(limits: Limits, efficacy: float, generality: float | None, locality
         found.append(f"{efficacy:.0%} of its own probes come right (at least {limits.efficacy:.0%}).")
     if generality is not None and generality < limits.generality:
         found.append(f"{generality:.0%} of other wordings come right (at least {limits.generality:.0%}).")
-    if locality is not None and locality.before - locality.after > limits.drop:
+    if locality is None and limits.sample:  # not measured is not proven
+        found.append("No other question was left to ask, so what the batch does beyond its facts is not known.")
+    elif locality is not None and locality.before - locality.after > limits.drop:
         lost = locality.before - locality.after
         found.append(f"{lost:.0%} of {locality.n} other answers changed (at most {limits.drop:.0%}).")
     return tuple(found)

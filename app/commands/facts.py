@@ -94,11 +94,12 @@ def list_(
 
 def _table(rows: list[FactView]) -> None:
     table(
-        ("id", "status", "valid from", "to", "source", "by", "fact"),
+        ("id", "status", "weights", "valid from", "to", "source", "by", "fact"),
         [
             (
                 fact.id,
                 fact.status,
+                f"#{fact.in_weights}" if fact.in_weights else "-",
                 (fact.valid_from or "")[:16],
                 (fact.valid_to or "")[:16] or "-",
                 fact.source,

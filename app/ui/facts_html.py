@@ -63,6 +63,8 @@ def page_html(page: FactPage, query: str = "", as_of: str = "") -> str:
 
 def _row(fact: FactView) -> str:
     state = "" if fact.current else f'<span class="badge past">{esc(fact.status)}</span>'
+    if fact.in_weights:
+        state += f'<span class="badge">in the weights too, #{fact.in_weights}</span>'
     if fact.current:
         last = button("remove", "Remove", key=fact.id, title=f"Remove fact {fact.id}")
     elif fact.status in ("retired", "disabled"):
@@ -98,6 +100,7 @@ def detail_html(fact: FactView, events: Sequence[EventView]) -> str:
     """Everything known about one fact, and its history."""
     pairs = [
         ("status", fact.status),
+        ("in the weights", f"too, by weight edit #{fact.in_weights}" if fact.in_weights else ""),
         ("source", fact.source),
         ("by", fact.actor),
         ("valid from", exactly(fact.valid_from)),

@@ -14,7 +14,7 @@ from language_model.model import LanguageModel
 
 def measured(options: argparse.Namespace, lm: LanguageModel, *names: str) -> dict[str, Any]:
     """What a kept row must have in common with this run to be used in it."""
-    chosen = {name: getattr(options, name) for name in ("seed", "set", *names)}
+    chosen = {name: getattr(options, name) for name in ("seed", "set", "threads", *names)}
     return {"part": options.run.__name__, "model": lm.fingerprint, **chosen}
 
 

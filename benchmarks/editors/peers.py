@@ -70,8 +70,13 @@ def check_peer(path: Path, methods: Sequence[str]) -> str:
     raise InvalidInput(f"{path} is no checkout of {' or of '.join(LAYOUTS)}: it has no {looked}.")
 
 
-def run_peer(path: Path, method: str, lm: LanguageModel, edits: Sequence[Edit], moments: MomentStore) -> dict[str, Any]:
+def run_peer(
+    path: Path, method: str, lm: LanguageModel, edits: Sequence[Edit], moments: MomentStore, *, threads: int = 0
+) -> dict[str, Any]:
     """The peer's change for these edits: seconds, peak memory in MiB above the loaded model, and a file with it.
+
+    Args:
+        threads: of the peer's process; 0: as many as it likes.
 
     Raises:
         PeerFailed: what the peer's code lacks, or where it stopped.
@@ -95,10 +100,11 @@ def run_peer(path: Path, method: str, lm: LanguageModel, edits: Sequence[Edit], 
         }
         (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
         paths = [str(path.resolve()), str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+        limit = {"OMP_NUM_THREADS": str(threads)} if threads else {}
         done = subprocess.run(
             [sys.executable, "-m", "benchmarks.editors.peers", str(path.resolve()), str(folder)],
             cwd=path,  # memit reads its globals.yml from there
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+            env={**os.environ, **limit, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
             capture_output=True,
             text=True,
             check=False,

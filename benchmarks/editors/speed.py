@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.editors.cases import drawn
 from benchmarks.editors.kept_rows import KeptRows
-from benchmarks.editors.options import measured
+from benchmarks.editors.options import given_settings, measured
 from benchmarks.editors.peak_memory import PeakMemory
 from benchmarks.editors.peers import check_peer, run_peer
 from benchmarks.editors.plain import plain_memit, plain_r_rome
@@ -43,7 +43,8 @@ def speed(lm: LanguageModel, options: argparse.Namespace) -> None:
             cells: dict[str, dict[str, Any]] = {"ours": _in_own_process(options, method, size, "ours")}
             if options.peer is not None:
                 edits = drawn(size, seed=options.seed, questions=not options.completions)
-                cells[other] = run_peer(options.peer, method, lm, edits, MomentStore(cache_dir=options.cache))
+                moments = MomentStore(cache_dir=options.cache)
+                cells[other] = run_peer(options.peer, method, lm, edits, moments, threads=options.threads)
             elif method in PLAIN and size <= options.plain_most:
                 cells[other] = _in_own_process(options, method, size, other)
             rows.add(names[-1], _speed_row(method, size, cells["ours"], cells.get(other)))
@@ -68,6 +69,7 @@ def _in_own_process(options: argparse.Namespace, method: str, size: int, way: st
     arguments = ["cell", "--model", options.model, "--cache", str(options.cache), "--method", method]
     arguments += ["--size", str(size), "--way", way, "--seed", str(options.seed)]
     arguments += ["--threads", str(options.threads), *(["--completions"] if options.completions else [])]
+    arguments += ["--set", *options.set] if options.set else []
     made = subprocess.run(
         [sys.executable, "-m", "benchmarks.editors", *arguments], check=True, stdout=subprocess.PIPE, text=True
     )
@@ -80,7 +82,8 @@ def cell(lm: LanguageModel, options: argparse.Namespace) -> None:
     edits = drawn(options.size, seed=options.seed, questions=not options.completions)
     moments = MomentStore(cache_dir=options.cache)
     once = {"repair": 0} if options.method == "r-rome" else {}  # the plain way does not look at what it has done
-    editor = get_editor(options.method, moments=moments, refuse_known=False, **once)
+    changed = {**once, **given_settings(options.method, options.set)}
+    editor = get_editor(options.method, moments=moments, refuse_known=False, **changed)
     settings = editor.settings(lm)
     estimate = editor.footprint(lm, edits, settings).total / 2**20
     memory = PeakMemory()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ from typer.testing import CliRunner
 from app.cli import app
 from app.consolidation_desk import ConsolidationDesk
 from app.engine import Engine
-from app.ledger_desk import LedgerDesk, plain_settings
+from app.ledger_desk import LedgerDesk, settings_of
 from app.served import Served
 from app.service import Service
 from app.settings import load_settings
+from editors.registry import get_editor
 from editors.statistics import MomentStore
+from editors.values import ValueSettings
 from evaluation.consolidation import Limits
 from knowledge.errors import InvalidInput
 from language_model.model import LanguageModel
@@ -135,7 +138,11 @@ def test_facts_served_often_are_consolidated_and_marked(service: Service, run: C
     assert desk.in_weights() == {first.id: found.entry}
     assert desk.due() == []
     assert service.facts.get(first.id).current  # it stays in memory
+    marks = {fact.id: fact.in_weights for fact in service.facts.page().rows}
+    assert marks == {first.id: found.entry, second.id: None}
+    assert f"#{found.entry}" in run("facts", "list").output
     service.weights.set_active(found.entry or 0, False)
+    assert service.facts.get(first.id).in_weights is None
     assert desk.in_weights() == {}
     assert [fact.id for fact in desk.due()] == [first.id]
 
@@ -155,6 +162,10 @@ def test_a_batch_that_does_not_hold_is_reported_and_not_marked(service: Service,
     assert "no fact to consolidate" in nothing.output
 
 
-def test_settings_of_an_entry_become_an_editors_again() -> None:
-    kept = {"layers": [1, 2], "seed": 3, "values": {"steps": 2}, "imported_from": "x", "layer": None}
-    assert plain_settings(kept) == {"layers": (1, 2), "seed": 3}
+def test_settings_of_an_entry_become_an_editors_again(service: Service) -> None:
+    values = replace(ValueSettings(), steps=2)
+    editor = get_editor("memit", moments=service.engine.moments, layers=(1, 2), seed=3, values=values)
+    entry = service.engine.ledger.apply(editor, [service.facts.edit_of(FRANCE)])
+    kept = {**entry.settings, "imported_from": "x"}
+    assert settings_of("memit", kept) == {"layers": (1, 2), "seed": 3, "values": values}
+    assert settings_of("memit", {"values": "ValueSettings(steps=2)", "layers": None}) == {"layers": None}

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -84,3 +87,30 @@ def test_each_part_prints_its_table(
         assert "trained once for each model" in shown
     if arguments[0] != "table":
         assert list(tmp_path.glob("plot*.png"))
+
+
+def test_a_speed_row_has_ours_and_the_plain_way_with_the_same_change(
+    lm: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench, "load", lambda name: lm)
+
+    def here(options: argparse.Namespace, method: str, size: int, way: str) -> dict[str, Any]:
+        """A cell in this process: another one would load another model."""
+        cell = bench.parser().parse_args(["cell", "--method", method, "--size", str(size), "--way", way])
+        for name in ("cache", "set", "completions"):
+            setattr(cell, name, getattr(options, name))
+        cell.run(lm, cell)
+        found: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
+        return found
+
+    monkeypatch.setattr("benchmarks.editors.speed._in_own_process", here)
+    arguments = ["speed", "--methods", "memit", "--sizes", "1", "2", "--plain-most", "1", "--completions", "--json"]
+    arguments += ["--set", "prefixes=1", "--cache", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["benchmarks.editors", *arguments])
+    bench.main()
+    one, two = json.loads(capsys.readouterr().out)["rows"]
+    assert float(one["dW apart from plain"].rstrip(" %")) < 1
+    assert float(one["plain"]) > 0
+    assert (two["edits"], two["plain"]) == (2, "-")
+    assert float(two["peak MiB"]) >= 0
+    assert float(two["estimated"]) > 0

@@ -4,13 +4,13 @@ for.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import random
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
@@ -110,8 +110,13 @@ def train_tiny(folder: Path) -> LanguageModel:
     """GPT-2 of 4 layers x 64 that knows 24 facts in completions and chats; kept in ``folder`` for the next session."""
     source = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
     saved = folder / f"{source}-{torch.__version__}"
-    if (saved / "config.json").exists():
-        return LanguageModel.load(str(saved))
+    with FileLock(folder / "lock"):  # processes beside each other train it once
+        if not (saved / "config.json").exists():
+            _train_tiny(saved)
+    return LanguageModel.load(str(saved))
+
+
+def _train_tiny(saved: Path) -> None:
     torch.manual_seed(0)
     tokenizer = make_tokenizer()
     config = GPT2Config(
@@ -136,9 +141,7 @@ def train_tiny(folder: Path) -> LanguageModel:
     part = saved.with_name(f"{saved.name}.{os.getpid()}")
     model.save_pretrained(part)
     tokenizer.save_pretrained(part)
-    with contextlib.suppress(OSError):  # another session was first
-        part.rename(saved)
-    return LanguageModel.load(str(saved))
+    part.rename(saved)
 
 
 def train_hypernetwork(name: str, lm: LanguageModel, moments: MomentStore, steps: int = 2) -> Path:

@@ -80,7 +80,10 @@ def test_what_is_set_wins_and_other_methods_name_their_rule(deep: LanguageModel,
     assert at("ft-m", deep, tmp_path) == ((3,), "Layer 3: derived by rule, two thirds of the depth.")
     assert get_editor("kn").layer_source(deep) == ""
     shape = tiny_model("gpt2", n_layer=12, n_embd=768, n_head=12)
-    assert at("r-rome", shape, tmp_path) == ((5,), "Layer 5: the settings for gpt2.")
+    assert at("r-rome", shape, tmp_path) == (
+        (5,),
+        "Layer 5: ours for gpt2, at the depth of the published settings for other models.",
+    )
 
 
 def test_an_edit_says_and_the_ledger_keeps_where_its_layer_comes_from(deep: LanguageModel, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -86,14 +87,32 @@ def test_a_change_is_made_no_stronger_than_its_wording_needs(trained: LanguageMo
 def test_many_facts_in_one_call_are_written_round_by_round(trained: LanguageModel, moments: MomentStore) -> None:
     editor = get_editor("r-rome", moments=moments, layer=1, prefixes=2, repair=2)
     shares: list[float] = []
-    together = editor.edit(trained, NEW[:5], progress=lambda share, what: shares.append(share))
+    together = editor.edit(trained, NEW[:4], progress=lambda share, what: shares.append(share))
     after = Overlay.empty()
-    for start in (0, 2, 4):
-        after = after + editor.edit(trained, NEW[start : min(start + 2, 5)], base=after, earlier=NEW[:start])
+    for start in (0, 2):
+        after = after + editor.edit(trained, NEW[start : start + 2], base=after, earlier=NEW[:start])
     assert set(together.modules) == set(after.modules)
     for name in after.modules:
         assert torch.allclose(together.delta(name), after.delta(name), rtol=1e-4, atol=1e-6)  # type: ignore[arg-type]
     assert shares == sorted(shares)
+
+
+def test_all_facts_of_a_call_are_asked_at_its_end(
+    trained: LanguageModel, moments: MomentStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, bool]] = []
+
+    def told(job: Job, made: Overlay, *_: Any, all_now: bool, **__: Any) -> Overlay:
+        asked.append((len(job.edits), all_now))
+        return made
+
+    monkeypatch.setattr("editors.rome.rehearsed", told)
+    get_editor("r-rome", moments=moments, layer=1, prefixes=2, repair=2).edit(trained, NEW[:5])
+    assert asked == [(2, False), (2, False), (1, True)]  # five facts are no multiple of two
+    job = job_of(trained, [KNOWN[0]], [NEW[1], *KNOWN[2:4]])
+    assert not already_known(trained, [NEW[1]], rehearsed(job, Overlay.empty(), LAYERS, moments, REHEARSAL, every=9))
+    made = rehearsed(job, Overlay.empty(), LAYERS, moments, REHEARSAL, every=9, all_now=True)
+    assert already_known(trained, [NEW[1]], made)
 
 
 def test_texts_that_say_an_old_answer_are_no_ordinary_texts(trained: LanguageModel) -> None:
