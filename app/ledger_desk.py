@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from app.engine import Engine
 from app.views import EntryView
 from app.weight_desk import entry_view
-from knowledge.errors import InvalidInput
+from knowledge.errors import InvalidInput, PalimpsestError
 
 if TYPE_CHECKING:
     from editors.ledger import Entry
@@ -40,19 +40,33 @@ class LedgerDesk:
     ) -> list[EntryView]:
         """Makes entries again, in their order, on what is active now; each takes the old one's place.
 
+        What the model says already is made again all the same: another entry may say it that is next.
+
         Raises:
-            PalimpsestError: an unknown or imported entry, or the editor refuses; entries before it are done.
+            PalimpsestError: an unknown, undone or imported entry (nothing is done then), or the editor refuses one;
+                the message says which are done and which stay as they were.
         """
         from editors.registry import get_editor
 
-        made = []
-        ledger = self._engine.ledger
-        for number in sorted(dict.fromkeys(entry_ids)):
-            entry = ledger.get(number)
+        ledger, numbers = self._engine.ledger, sorted(dict.fromkeys(entry_ids))
+        entries = [ledger.get(number) for number in numbers]
+        for entry in entries:
             if not entry.edits:
-                raise InvalidInput(f"Weight edit {number} was imported: what it says is not known, so it stays.")
-            editor = get_editor(entry.method, moments=self._engine.moments, **settings_of(entry.method, entry.settings))
-            made.append(entry_view(ledger.recompute(number, editor, progress=progress)))
+                raise InvalidInput(f"Weight edit {entry.id} was imported: what it says is not known, so it stays.")
+            if entry.undone:
+                raise InvalidInput(f"Weight edit {entry.id} was undone. Redo it first.")
+        made: list[EntryView] = []
+        for place, entry in enumerate(entries):
+            settings = settings_of(entry.method, entry.settings)
+            editor = get_editor(entry.method, moments=self._engine.moments, refuse_known=False, **settings)
+            try:
+                made.append(entry_view(ledger.recompute(entry.id, editor, progress=progress)))
+            except PalimpsestError as error:
+                done = ", ".join(f"#{old} (now #{new.id})" for old, new in zip(numbers, made, strict=False)) or "none"
+                left = ", ".join(f"#{number}" for number in numbers[place:])
+                raise InvalidInput(
+                    f"Weight edit {entry.id} could not be made again: {error} Made again: {done}. As before: {left}."
+                ) from error
         return made
 
     def bring_in(self, path: Path, *, name: str | None = None) -> EntryView:

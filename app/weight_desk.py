@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from app.served import Served
 from app.views import EntryView, MethodView, TakenView
 from knowledge.edit import Edit
 from knowledge.errors import InvalidInput, PalimpsestError
-from knowledge.text import mentions
+from knowledge.text import mentions, names
 from language_model.prompts import user
 
 if TYPE_CHECKING:
@@ -52,9 +52,13 @@ class WeightDesk:
         *,
         text: str | None = None,
         fact_ids: Sequence[int] = (),
+        settings: Mapping[str, Any] | None = None,
         progress: Callable[[float, str], None] | None = None,
     ) -> EntryView:
         """Writes one sentence, or stored facts as one batch, into the weights.
+
+        Args:
+            settings: of the method, by name; its own for this model by default.
 
         Raises:
             PalimpsestError: the sentence is not understood, a fact does not exist, or the editor refuses.
@@ -62,7 +66,9 @@ class WeightDesk:
         from editors.registry import get_editor
 
         # first, so that an unknown method is told at once and not after the encoder has been loaded
-        editor = get_editor(method, moments=self._engine.moments, seed=self._engine.settings.seed)
+        chosen = {"seed": self._engine.settings.seed, **(settings or {})}
+        editor = get_editor(method, moments=self._engine.moments, **chosen)
+        fact_ids = list(dict.fromkeys(fact_ids))
         edits = self.edits(text, fact_ids)
         entry = self._engine.ledger.apply(editor, edits, progress=progress)
         Served(self._engine.store.engine).mark(fact_ids, entry_id=entry.id, namespace=self._engine.settings.namespace)
@@ -89,7 +95,7 @@ class WeightDesk:
                 question or f"{edit.text} ...",
                 edit.target_new,
                 text.strip().rstrip("."),
-                any(mentions(text, name) for name in (edit.target_new, *edit.aliases)),
+                any(names(text, name) for name in (edit.target_new, *edit.aliases)),
             )
             for question, edit, text in zip(asked, edits, said, strict=True)
         ]

@@ -163,12 +163,13 @@ class WeightLedger:
             old = self.get(entry_id)
             if not old.edits:
                 raise LedgerError(f"Weight edit {entry_id} was imported: what it says is not known, so it stays.")
+            if old.undone:
+                raise LedgerError(f"Weight edit {entry_id} was undone. Redo it first.")
             self.undo(entry_id)
             try:
                 return self.apply(editor, old.edits, progress=progress)
             except BaseException:
-                if not old.undone:
-                    self.redo(entry_id)
+                self.redo(entry_id)
                 raise
 
     def entries(self, include_undone: bool = False) -> list[Entry]:
@@ -270,6 +271,9 @@ class WeightLedger:
                 self._must_fit(self._entry(row))
             if "active" in values and row.undone:
                 raise LedgerError(f"Weight edit {entry_id} was undone. Redo it first.")
+            if "undone" in values and values["undone"] == row.undone:
+                state = "undone already" if row.undone else "not undone"
+                raise LedgerError(f"Weight edit {entry_id} is {state}; nothing was changed.")
             for name, value in values.items():
                 setattr(row, name, value)
             session.flush()

@@ -8,11 +8,13 @@ A new editor is one file and one line here; the conformance test covers it at on
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from knowledge.errors import UnknownName
+from knowledge.errors import InvalidInput, UnknownName
 
 if TYPE_CHECKING:
     from editors.base import Editor
@@ -150,3 +152,24 @@ def get_editor(
     module, _, cls = _EDITORS[key].target.partition(":")
     editor: Editor[Any] = getattr(import_module(module), cls)(moments=moments, refuse_known=refuse_known, **overrides)
     return editor
+
+
+def parsed_settings(given: Sequence[str]) -> dict[str, Any]:
+    """``NAME=VALUE`` as settings of an editor; values as JSON, lists as tuples.
+
+    Raises:
+        InvalidInput: not of that form.
+    """
+    found: dict[str, Any] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        try:
+            parsed = json.loads(value)
+        except ValueError:
+            equals = ""
+        if not equals or isinstance(parsed, dict):
+            raise InvalidInput(
+                f"{text!r} is no setting. Write NAME=VALUE with a number, true or a list: prefixes=5, layers=[1,2]."
+            )
+        found[name.strip()] = tuple(parsed) if isinstance(parsed, list) else parsed
+    return found

@@ -66,3 +66,17 @@ def mentions(text: str, name: str) -> bool:
     """True when ``name`` stands in ``text`` as whole words, whatever the case."""
     pattern = r"(?<!\w)" + re.escape(normalise_key(name)) + r"(?!\w)"
     return re.search(pattern, squeeze(text).casefold()) is not None
+
+
+def names(text: str, name: str) -> bool:
+    """True when ``text`` mentions ``name``, and the first time not as the beginning of something longer.
+
+    >>> names("It is Anna, I think.", "Anna"), names("Anna Akhmatova", "Anna"), names("Jane Doe Jane Doe", "Jane Doe")
+    (True, False, False)
+    """
+    given = squeeze(text)
+    found = re.search(r"(?<!\w)" + re.escape(normalise_key(name)) + r"(?!\w)", given.casefold())
+    if found is None:
+        return False
+    follows = given[found.end() : found.end() + 2] if len(given.casefold()) == len(given) else ""
+    return not (follows[:1] == " " and follows[1:].isupper())

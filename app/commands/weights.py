@@ -28,6 +28,9 @@ def apply(
     guard: Annotated[
         str | None, typer.Option("--guard", help="Past a limit of size or locality: off, warn or refuse.")
     ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting of the method, NAME=VALUE; repeat it for more.")
+    ] = None,
     json_: Json = False,
     data: Data = None,
     model: Model = None,
@@ -35,17 +38,28 @@ def apply(
     namespace: Namespace = None,
 ) -> None:
     """Write a fact into the weights. The base weights stay as they are; the change lies on top."""
+    from editors.registry import parsed_settings
+
+    more: dict[str, Any] = {"settings": parsed_settings(set_)} if set_ else {}
     chosen = method or load_settings().method
     with opened(data=data, model=model, device=device, namespace=namespace) as service:
         if guard is not None:
             _desk(service).guarded(guard)
-        entry = service.weights.apply(chosen, text=sentence, fact_ids=fact or [], progress=progress_to_stderr(json_))
+        entry = service.weights.apply(
+            chosen, text=sentence, fact_ids=fact or [], progress=progress_to_stderr(json_), **more
+        )
         _told(entry, json_)
-        for found in [] if json_ else service.weights.taken(entry.id):
-            typer.echo(f"  {found.words}")
+        if not json_:
+            _asked(service, entry)
         if guard not in (None, "off"):
             for warning in _desk(service).entry(entry.id).warnings:
                 typer.echo(f"Warning: {warning}", err=True)
+
+
+def _asked(service: Any, entry: EntryView) -> None:
+    """What the model says now to the entry's first facts."""
+    for found in service.weights.taken(entry.id):
+        typer.echo(f"  {found.words}")
 
 
 def _desk(service: Any) -> Any:
@@ -161,9 +175,13 @@ def undo(
             typer.echo("Made again without it:")
             for item in made:
                 _told(item, False)
+                _asked(service, item)
         elif later:
-            typer.echo(f"Computed while it was on, and exact without it all the same: {_listed(later)}")
-            typer.echo(f"To make them again without it: weights recompute {' '.join(map(str, numbers))}")
+            typer.echo(f"Computed while it was on: {_listed(later)}")
+            typer.echo(
+                "They count on as they were made, for a model that had it. To fit them to the model without it: "
+                f"weights recompute {' '.join(map(str, numbers))}"
+            )
 
 
 def _listed(entries: list[EntryView]) -> str:
@@ -187,6 +205,7 @@ def recompute(
             return
         for entry in made:
             _told(entry, False)
+            _asked(service, entry)
 
 
 @app.command()

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import fields
 from typing import Any
 
-from editors.registry import get_editor
-from knowledge.errors import InvalidInput
+from editors.registry import get_editor, parsed_settings
 from language_model.model import LanguageModel
 
 
@@ -19,21 +17,10 @@ def measured(options: argparse.Namespace, lm: LanguageModel, *names: str) -> dic
 
 
 def given_settings(method: str, given: list[str]) -> dict[str, Any]:
-    """``--set NAME=VALUE`` as settings, for the methods that have one of that name; values as JSON.
+    """``--set NAME=VALUE`` as settings, for the methods that have one of that name.
 
     Raises:
         InvalidInput: not of that form.
     """
     known = {item.name for item in fields(get_editor(method).Settings)}
-    found: dict[str, Any] = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        try:
-            parsed = json.loads(value)
-        except ValueError:
-            equals = ""
-        if not equals:
-            raise InvalidInput(f"{text!r} is no setting. Write NAME=VALUE with a number or true, such as prefixes=5.")
-        if name in known:
-            found[name] = tuple(parsed) if isinstance(parsed, list) else parsed
-    return found
+    return {name: value for name, value in parsed_settings(given).items() if name in known}

@@ -81,6 +81,52 @@ def test_undo_can_make_later_entries_again_at_once(run: Callable[..., Result]) -
     assert [entry["id"] for entry in found["recomputed"]] == [3]
 
 
+def test_what_was_undone_is_not_undone_or_made_again(run: Callable[..., Result]) -> None:
+    run("weights", "apply", FRANCE, "--method", "ft-m")
+    run("weights", "undo", "1")
+    for again in (("undo", "1"), ("recompute", "1"), ("off", "1")):
+        result = run("weights", *again)
+        assert result.exit_code == 2
+        assert "undone" in result.output
+    assert told(run("weights", "list", "--json"))["entries"] == []
+
+
+def test_entries_that_say_the_same_are_made_again_too(run: Callable[..., Result]) -> None:
+    """Made again, the second finds the third on, which says its fact already."""
+    for sentence in (PERU, FRANCE):
+        run("weights", "apply", sentence, "--method", "ft-m")
+    run("weights", "off", "2")
+    run("weights", "apply", FRANCE, "--method", "ft-m")
+    run("weights", "on", "2")
+    result = run("weights", "undo", "1", "--recompute")
+    assert result.exit_code == 0, result.output
+    assert result.output.count("the model now says 'Oslo'") == 2
+
+
+def test_a_recomputation_that_fails_says_what_is_done(run: Callable[..., Result], service: Service) -> None:
+    for sentence in (FRANCE, PERU):
+        run("weights", "apply", sentence, "--method", "ft-m")
+    service.engine.ledger.lm.memory_limit = 1
+    try:
+        result = run("weights", "recompute", "1", "2")
+    finally:
+        service.engine.ledger.lm.memory_limit = None
+    assert result.exit_code == 2
+    words = " ".join(result.output.split())
+    assert "Weight edit 1 could not be made again" in words
+    assert "Made again: none. As before: #1, #2." in words
+    assert [entry["id"] for entry in told(run("weights", "list", "--json"))["entries"]] == [2, 1]
+
+
+def test_settings_of_the_method_are_taken(run: Callable[..., Result]) -> None:
+    entry = told(run("weights", "apply", FRANCE, "--method", "ft-m", "--set", "layer=1", "--json"))
+    assert entry["layers"] == [1]
+    for wrong in ("layer", "layer=", "layr=1"):
+        result = run("weights", "apply", PERU, "--method", "ft-m", "--set", wrong)
+        assert result.exit_code == 2
+        assert "setting" in result.output
+
+
 def test_what_was_exported_is_imported(run: Callable[..., Result], tmp_path: Path) -> None:
     run("weights", "apply", FRANCE, "--method", "ft-m")
     for form in ("peft", "safetensors"):
