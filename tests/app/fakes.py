@@ -10,7 +10,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -215,6 +215,7 @@ class FakeWeights:
 
     def apply(
         self, method: str, *, text: str | None = None, fact_ids: Sequence[int] = (),
+        settings: Mapping[str, Any] | None = None,
         progress: Callable[[float, str], None] | None = None,
     ) -> EntryView:  # fmt: skip
         if method not in [m.name for m in METHODS]:
