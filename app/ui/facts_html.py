@@ -63,8 +63,6 @@ def page_html(page: FactPage, query: str = "", as_of: str = "") -> str:
 
 def _row(fact: FactView) -> str:
     state = "" if fact.current else f'<span class="badge past">{esc(fact.status)}</span>'
-    if fact.in_weights:
-        state += f'<span class="badge">in the weights too, #{fact.in_weights}</span>'
     if fact.current:
         last = button("remove", "Remove", key=fact.id, title=f"Remove fact {fact.id}")
     elif fact.status in ("retired", "disabled"):
@@ -72,7 +70,8 @@ def _row(fact: FactView) -> str:
     else:
         last = ""
     text = f'<span class="{"" if fact.current else "erased"}">{esc(fact.statement)}</span>'
-    meta = " · ".join((f"#{fact.id}", f"from {esc(fact.source)}", f"by {esc(fact.actor)}", _valid(fact)))
+    held = (f"in the weights too, as #{fact.in_weights} there",) if fact.in_weights else ()
+    meta = " · ".join((f"#{fact.id}", f"from {esc(fact.source)}", f"by {esc(fact.actor)}", _valid(fact), *held))
     return (
         f'<li class="fact"><div class="fact-text">{text} {state}<span class="meta">{meta}</span></div>'
         f'<div class="acts">{button("open", "Open", key=fact.id, title=f"Open fact {fact.id}")}{last}</div></li>'

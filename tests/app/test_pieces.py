@@ -382,3 +382,11 @@ def test_commands_import_neither_torch_nor_gradio() -> None:
 def test_fact_views_know_whether_they_count() -> None:
     fact = FactView(1, "s", "a", "b", "c", "current")
     assert fact.current and not replace(fact, status="superseded").current
+
+
+def test_a_fact_that_a_weight_edit_holds_too_says_so() -> None:
+    fact = FactView(1, "s", "a", "b", "c", "current")
+    marked = replace(fact, in_weights=7)
+    assert "in the weights too, as #7 there" in facts_html.page_html(FactPage((marked,), 1, 1, 1))
+    assert "weight edit #7" in facts_html.detail_html(marked, [])
+    assert "weights" not in facts_html.page_html(FactPage((fact,), 1, 1, 1))
