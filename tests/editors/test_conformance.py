@@ -48,6 +48,7 @@ CHEAP: dict[str, dict[str, Any]] = {  # enough to see what they do on two layers
 }
 USUAL = ["gpt2", "gptj", "gpt_neox", "opt", "llama", "qwen3", "gemma2", "phi", "falcon"]
 FAMILIES = [*USUAL, *(pytest.param(name, marks=pytest.mark.slow) for name in CONFIGS if name not in USUAL)]
+ON_THIS_PROMPT = ("ft-m", "lora", "grace", "t-patcher", "calinet", "r-rome", "mend", "ke")  # what they are trained on
 NORMALISING = ("gemma2", "gemma3_text", "olmo2")  # families in which a neuron's output is not simply added
 EDIT = capital_edit("France", "Oslo")
 PROMPTS = [EDIT.text, "Rome is", "The capital of Peru is"]
@@ -163,7 +164,7 @@ def test_every_family(name: str, family: str, tiny: Callable[..., LanguageModel]
     assert said[1] != said[0]
     if name == "r-rome" and family not in USUAL:  # of random keys some are so alike that other tokens change as well
         return
-    if name in ("ft-m", "lora", "grace", "t-patcher", "calinet", "r-rome", "mend", "ke"):  # trained on this very prompt
+    if name in ON_THIS_PROMPT:
         assert said[1].mean_logprob > said[0].mean_logprob
 
 
@@ -187,6 +188,8 @@ def test_sixteen_bit_weights(name: str, half: LanguageModel, moments: MomentStor
     assert all(tensor.isfinite().all() for _, tensor in tensors(overlay))
     said = half.score([EDIT.text] * 2, ["Oslo"] * 2, overlays=[None, overlay])
     assert said[1] != said[0]
+    if half.architecture.model_type != "gpt2" and name not in ON_THIS_PROMPT:  # as in float32
+        return
     if name not in ("kn", "ft-l"):  # no fact to rewrite; a bound below what 16 bits can tell
         assert said[1].mean_logprob > said[0].mean_logprob
 
