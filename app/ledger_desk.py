@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.engine import Engine
+from app.served import Served
 from app.views import EntryView
 from app.weight_desk import entry_view
 from knowledge.errors import InvalidInput, PalimpsestError
@@ -56,11 +57,13 @@ class LedgerDesk:
             if entry.undone:
                 raise InvalidInput(f"Weight edit {entry.id} was undone. Redo it first.")
         made: list[EntryView] = []
+        served = Served(self._engine.store.engine)
         for place, entry in enumerate(entries):
             settings = settings_of(entry.method, entry.settings)
             editor = get_editor(entry.method, moments=self._engine.moments, refuse_known=False, **settings)
             try:
                 made.append(entry_view(ledger.recompute(entry.id, editor, progress=progress)))
+                served.moved(entry.id, made[-1].id)
             except PalimpsestError as error:
                 done = ", ".join(f"#{old} (now #{new.id})" for old, new in zip(numbers, made, strict=False)) or "none"
                 left = ", ".join(f"#{number}" for number in numbers[place:])

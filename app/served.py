@@ -106,6 +106,11 @@ class Served:
                     row = {"namespace": namespace, "fact_id": fact_id, "times": 0, "entry_id": entry_id}
                     connection.execute(_served.insert().values(**row))
 
+    def moved(self, old: int, new: int) -> None:
+        """Facts that the weight edit ``old`` held are held by ``new``, which took its place."""
+        with self._engine.begin() as connection:
+            connection.execute(update(_served).where(_served.c.entry_id == old).values(entry_id=new))
+
     def marks(self, *, namespace: str) -> dict[int, int]:
         """Fact to the weight edit that holds it too."""
         query = select(_served.c.fact_id, _served.c.entry_id).where(

@@ -118,6 +118,17 @@ def test_a_recomputation_that_fails_says_what_is_done(run: Callable[..., Result]
     assert [entry["id"] for entry in told(run("weights", "list", "--json"))["entries"]] == [2, 1]
 
 
+def test_a_fact_is_marked_with_the_entry_that_holds_it(run: Callable[..., Result], service: Service) -> None:
+    fact = service.facts.add(FRANCE).fact
+    run("weights", "apply", "--fact", str(fact.id), "--fact", str(fact.id), "--method", "ft-m")
+    assert service.facts.get(fact.id).in_weights == 1
+    assert len(service.engine.ledger.get(1).edits) == 1
+    run("weights", "recompute", "1")
+    assert service.facts.get(fact.id).in_weights == 2
+    run("weights", "undo", "2")
+    assert service.facts.get(fact.id).in_weights is None
+
+
 def test_settings_of_the_method_are_taken(run: Callable[..., Result]) -> None:
     entry = told(run("weights", "apply", FRANCE, "--method", "ft-m", "--set", "layer=1", "--json"))
     assert entry["layers"] == [1]
