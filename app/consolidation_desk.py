@@ -103,7 +103,7 @@ class ConsolidationDesk:
         editor = get_editor(method, moments=engine.moments, seed=engine.settings.seed)
         edits = [edit for _, edit in pairs]
         found = consolidate(engine.ledger, editor, edits, engine.world, limits=limits, progress=progress)
-        if found.kept:
+        if found.kept and found.entry is not None:
             written = {edit.id for edit in found.written}
             kept = [fact.id for fact, edit in pairs if edit.id in written]
             self.served.mark(kept, entry_id=found.entry, namespace=self._space)

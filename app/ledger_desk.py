@@ -50,12 +50,7 @@ class LedgerDesk:
         from editors.registry import get_editor
 
         ledger, numbers = self._engine.ledger, sorted(dict.fromkeys(entry_ids))
-        entries = [ledger.get(number) for number in numbers]
-        for entry in entries:
-            if not entry.edits:
-                raise InvalidInput(f"Weight edit {entry.id} was imported: what it says is not known, so it stays.")
-            if entry.undone:
-                raise InvalidInput(f"Weight edit {entry.id} was undone. Redo it first.")
+        entries = [ledger.remakeable(number) for number in numbers]
         made: list[EntryView] = []
         served = Served(self._engine.store.engine)
         for place, entry in enumerate(entries):

@@ -97,8 +97,8 @@ class Served:
         chosen = sorted((-times, fact_id) for fact_id, times in counts.items() if times >= at_least)
         return [fact_id for _, fact_id in chosen[:most]]
 
-    def mark(self, fact_ids: Sequence[int], *, entry_id: int | None, namespace: str) -> None:
-        """Says that the weight edit ``entry_id`` holds these facts too; None takes the mark away."""
+    def mark(self, fact_ids: Sequence[int], *, entry_id: int, namespace: str) -> None:
+        """Says that the weight edit ``entry_id`` holds these facts too."""
         with self._engine.begin() as connection:
             for fact_id in fact_ids:
                 here = (_served.c.namespace == namespace) & (_served.c.fact_id == fact_id)
@@ -110,14 +110,6 @@ class Served:
         """Facts that the weight edit ``old`` held are held by ``new``, which took its place."""
         with self._engine.begin() as connection:
             connection.execute(update(_served).where(_served.c.entry_id == old).values(entry_id=new))
-
-    def marks(self, *, namespace: str) -> dict[int, int]:
-        """Fact to the weight edit that holds it too."""
-        query = select(_served.c.fact_id, _served.c.entry_id).where(
-            _served.c.namespace == namespace, _served.c.entry_id.is_not(None)
-        )
-        with self._engine.connect() as connection:
-            return {int(row.fact_id): int(row.entry_id) for row in connection.execute(query)}
 
     def held(self, *, namespace: str) -> dict[int, int]:
         """Fact to the weight edit that holds it too and counts now. Reads the ledger's table, so no model is needed."""

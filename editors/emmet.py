@@ -26,6 +26,7 @@ from editors.presets import canonical_name
 from editors.rome import PRESETS as ROME_PRESETS
 from editors.rome import SCALED as ROME_SCALED
 from editors.statistics import SecondMoment
+from editors.values import check_layer
 from knowledge.edit import Edit
 from language_model.model import LanguageModel
 from language_model.overlay import Overlay
@@ -59,9 +60,11 @@ class Emmet(Memit):
     def check(
         self, lm: LanguageModel, edits: Sequence[Edit], *, base: Overlay | None = None, earlier: Sequence[Edit] = ()
     ) -> None:
-        """Refuses more edits than the layer has inputs too."""
+        """Refuses more edits than the layer has inputs too, and a layer that cannot be edited."""
         layers = self.settings(lm).layers
         assert layers is not None
+        for layer in layers:
+            check_layer(lm, layer)
         width = min(key_width(lm, layer) for layer in layers)
         if len(edits) > width:
             raise EditRefused(

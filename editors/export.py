@@ -77,13 +77,13 @@ def _peft(lm: LanguageModel, overlay: Overlay, folder: Path) -> Path:
     from peft import LoraConfig
 
     _must_be_delta(overlay, "a PEFT adapter")
-    overlay = Overlay({name: parts for name, parts in overlay.parts.items() if factors(parts)[0].shape[1]})
-    if not overlay:
+    made = {name: factors(parts) for name, parts in overlay.parts.items()}
+    made = {name: (u, v) for name, (u, v) in made.items() if u.shape[1]}
+    if not made:
         raise InvalidInput("There is no change to export: the edits that are on leave every weight as it is.")
     tensors: dict[str, Tensor] = {}
     ranks: dict[str, int] = {}
-    for name, parts in overlay.parts.items():
-        u, v = factors(parts)
+    for name, (u, v) in made.items():
         ranks[name] = u.shape[1]
         tensors[f"base_model.model.{name}.lora_A.weight"] = u.T.contiguous()
         tensors[f"base_model.model.{name}.lora_B.weight"] = v.T.contiguous()

@@ -25,7 +25,7 @@ from editors.base import Editor, EditRefused, Hparams, Job
 from editors.batches import RowTable
 from editors.footprint import Footprint, Need, Sizes
 from editors.presets import SHALLOW
-from editors.problems import build_problems
+from editors.problems import Problem, build_problems
 from knowledge.edit import Edit
 from knowledge.text import normalise_answer
 from language_model.adapters import AdapterModule, register_adapter
@@ -192,8 +192,9 @@ class Grace(Editor[GraceSettings]):
 
     def compute(self, job: Job, settings: GraceSettings) -> Overlay:
         assert settings.layer is not None
-        table = RowTable(job.lm, build_problems(job.lm, job.edits, ("",), essence=()), settings.layer)
-        _must_not_repeat(job, table)
+        problems = build_problems(job.lm, job.edits, ("",), essence=())
+        _must_not_repeat(problems)
+        table = RowTable(job.lm, problems, settings.layer)
         rows, suffix = table.every, table.suffix
         keys = suffix.keys[rows, table.last_prompt].float()
         start = suffix.values[rows, table.last_prompt].float()
@@ -230,12 +231,14 @@ def _label(answer: str) -> int:
     return int.from_bytes(hashlib.sha256(normalise_answer(answer).encode()).digest()[:7], "big")
 
 
-def _must_not_repeat(job: Job, table: RowTable) -> None:
+def _must_not_repeat(problems: Sequence[Problem]) -> None:
     prompts: dict[tuple[int, ...], str] = {}
-    for row, owner in zip(table.rows, table.owner.tolist(), strict=True):
-        answer = job.edits[owner].target_new
-        if prompts.setdefault(row.ids[: row.start], answer) != answer:
-            raise EditRefused(
-                f"Two edits of one batch ask the same question and want different answers: {answer!r} and "
-                f"{prompts[row.ids[: row.start]]!r}. Keep one of them."
-            )
+    for problem in problems:
+        answer = problem.edit.target_new
+        for row in problem.rows:
+            other = prompts.setdefault(row.ids[: row.start], answer)
+            if other != answer:
+                raise EditRefused(
+                    f"Two edits of one batch ask the same question and want different answers: {answer!r} and "
+                    f"{other!r}. Keep one of them."
+                )

@@ -156,21 +156,30 @@ class WeightLedger:
             editor: as a rule the entry's own method with the entry's settings.
 
         Raises:
-            LedgerError: an imported entry, whose facts are not known.
+            LedgerError: as :meth:`remakeable`.
             EditRefused: the edits cannot be made now; the entry stays as it was.
         """
         with self._lock:
-            old = self.get(entry_id)
-            if not old.edits:
-                raise LedgerError(f"Weight edit {entry_id} was imported: what it says is not known, so it stays.")
-            if old.undone:
-                raise LedgerError(f"Weight edit {entry_id} was undone. Redo it first.")
+            old = self.remakeable(entry_id)
             self.undo(entry_id)
             try:
                 return self.apply(editor, old.edits, progress=progress)
             except BaseException:
                 self.redo(entry_id)
                 raise
+
+    def remakeable(self, entry_id: int) -> Entry:
+        """An entry that can be made again.
+
+        Raises:
+            LedgerError: there is none of that number, it was imported, so that its facts are not known, or undone.
+        """
+        entry = self.get(entry_id)
+        if not entry.edits:
+            raise LedgerError(f"Weight edit {entry_id} was imported: what it says is not known, so it stays.")
+        if entry.undone:
+            raise LedgerError(f"Weight edit {entry_id} was undone. Redo it first.")
+        return entry
 
     def entries(self, include_undone: bool = False) -> list[Entry]:
         """All entries in the order of their making; undone ones on request."""

@@ -40,13 +40,13 @@ def apply(
     """Write a fact into the weights. The base weights stay as they are; the change lies on top."""
     from editors.registry import parsed_settings
 
-    more: dict[str, Any] = {"settings": parsed_settings(set_)} if set_ else {}
+    settings = parsed_settings(set_ or [])
     chosen = method or load_settings().method
     with opened(data=data, model=model, device=device, namespace=namespace) as service:
         if guard is not None:
             _desk(service).guarded(guard)
         entry = service.weights.apply(
-            chosen, text=sentence, fact_ids=fact or [], progress=progress_to_stderr(json_), **more
+            chosen, text=sentence, fact_ids=fact or [], settings=settings, progress=progress_to_stderr(json_)
         )
         _told(entry, json_)
         if not json_:

@@ -174,10 +174,13 @@ def test_served_facts_are_counted_by_namespace(service: Service) -> None:
     assert served.often(namespace="a", at_least=1) == [4, 5]
     assert served.often(namespace="a", at_least=2) == [4]
     assert served.times(namespace="b") == {}
-    served.mark([5, 9], entry_id=3, namespace="a")
-    assert served.marks(namespace="a") == {5: 3, 9: 3}
-    served.mark([5], entry_id=None, namespace="a")
-    assert served.marks(namespace="a") == {9: 3}
+    served.mark([5, 9], entry_id=1, namespace="a")
+    assert served.held(namespace="a") == {}  # there is no such entry
+    assert service.weights.apply("ft-m", text=FRANCE).id == 1
+    assert served.held(namespace="a") == {5: 1, 9: 1}
+    assert served.held(namespace="b") == {}
+    service.weights.undo(1)
+    assert served.held(namespace="a") == {}
     served.forget(namespace="a")
     assert served.times(namespace="a") == {}
 

@@ -15,6 +15,7 @@ from sqlalchemy import create_engine
 
 from editors.base import Editor, EditRefused
 from editors.export import export_overlay
+from editors.importing import read_change
 from editors.ledger import WeightLedger
 from editors.registry import available, get_editor
 from editors.rehearsal import REHEARSAL
@@ -237,7 +238,12 @@ def test_an_export_is_the_change_or_says_why_not(
             with pytest.raises(InvalidInput, match="adds parameters"):
                 export_overlay(tiny_chat_lm, overlay, tmp_path / format, format)
         else:
-            assert export_overlay(tiny_chat_lm, overlay, tmp_path / format, format).is_dir()
+            written = export_overlay(tiny_chat_lm, overlay, tmp_path / format, format)
+            if format == "merged":
+                lm, change = LanguageModel.load(str(written)), None
+            else:
+                lm, change = tiny_chat_lm, read_change(tiny_chat_lm, written)
+            assert torch.allclose(logits(lm, change), logits(tiny_chat_lm, overlay), atol=1e-4)
 
 
 def test_nothing_to_do_is_refused(editor: Editor[Any], tiny_lm: LanguageModel) -> None:

@@ -114,3 +114,14 @@ def test_a_failure_leaves_the_ledger(
     with pytest.raises(EditRefused, match="stopped"):
         consolidate(ledger, editor, [capital_edit("France", "Oslo")], load_world(), limits=EASY, progress=stop)
     assert not ledger.overlay()
+
+
+def test_what_was_not_asked_is_not_proven(
+    lm: LanguageModel, ledger: WeightLedger, editor: Editor[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evaluation.consolidation.LocalitySample.measure", lambda *_: None)
+    loose = Limits(efficacy=0.0, generality=0.0, drop=1.0, sample=4)
+    found = consolidate(ledger, editor, [capital_edit("France", "Oslo")], load_world(), limits=loose)
+    assert not found.kept
+    assert "is not known" in found.reasons[0]
+    assert not ledger.overlay()
