@@ -63,7 +63,8 @@ def undone_html(entry: EntryView, later: Sequence[EntryView]) -> str:
     numbers = ",".join(str(item.id) for item in later)
     names = "; ".join(f"#{item.id} {' '.join(item.facts[:2])}".strip() for item in later[:6])
     more = f" and {len(later) - 6} more" if len(later) > 6 else ""
-    stays = f"Computed while it was on: {names}{more}. They count on as they were made, for a model that had it."
+    made = f"{names}{more}".removesuffix(".")  # facts end in a full stop of their own
+    stays = f"Computed while it was on: {made}. They count on as they were made, for a model that had it."
     return f"{told}{note(stays)}<p>{button('recompute', 'Make them again without it', key=numbers)}</p>"
 
 
