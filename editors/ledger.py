@@ -93,9 +93,11 @@ class WeightLedger:
 
         Raises:
             OverlayMismatch: it does not fit the model.
+            LedgerError: an entry that is not undone is this very change; twice it would count twice.
         """
         with self._lock:
             self.lm.hooks.prepare([overlay])
+            self._must_be_new(overlay)
             before = [entry for entry in self.entries() if entry.active and entry.usable]
             row = self._keep(overlay, method, edits, {"imported_from": source}, before, 0.0)
             return self.get(row.id)
@@ -294,6 +296,21 @@ class WeightLedger:
             known = [str(number) for number in session.scalars(select(Row.id).order_by(Row.id))]
             raise LedgerError(f"There is no weight edit {entry_id}. Known: {', '.join(known) or 'none yet'}.")
         return row
+
+    def _must_be_new(self, overlay: Overlay) -> None:
+        for entry in self.entries():
+            if not entry.usable or set(entry.modules) != set(overlay.modules):
+                continue
+            try:
+                same = self._load(entry.id).same_as(overlay)
+            except LedgerError:  # damaged, which is told where it is used
+                continue
+            if same:
+                state = "on: undo it first to import it anew" if entry.active else "off: switch it on instead"
+                raise LedgerError(
+                    f"This change is in the ledger already; laid over the model twice it would count twice. "
+                    f"It is weight edit {entry.id} ({entry.method}), {state}."
+                )
 
     def _must_fit(self, entry: Entry) -> None:
         if not entry.usable:

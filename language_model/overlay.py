@@ -193,6 +193,12 @@ class Overlay:
                 total = part.dense() if total is None else total + part.dense()
         return total
 
+    def same_as(self, other: Overlay) -> bool:
+        """Whether both change the model alike, up to rounding, in however many parts they say it."""
+        return set(self._parts) == set(other._parts) and all(
+            _same_change(parts, other._parts[name]) for name, parts in self._parts.items()
+        )
+
     @property
     def num_bytes(self) -> int:
         """Memory of all tensors."""
@@ -230,6 +236,29 @@ class Overlay:
 
 def part_tensors(part: Part) -> tuple[Tensor, ...]:
     return tuple(part.tensors().values())
+
+
+def _same_change(these: tuple[Part, ...], those: tuple[Part, ...]) -> bool:
+    """Whether the changes of one module are one: their weights differ by rounding only, their adapters not at all."""
+    mine, theirs = ([part for part in parts if isinstance(part, Adapter)] for parts in (these, those))
+    if len(mine) != len(theirs) or not all(map(_same_adapter, mine, theirs)):
+        return False
+    deltas, others = ([part for part in parts if not isinstance(part, Adapter)] for parts in (these, those))
+    if not (deltas and others):
+        return bool(deltas) == bool(others)
+    if {part.shape for part in deltas} != {part.shape for part in others}:
+        return False
+    apart = _squared_norm([*deltas, *map(_negative, others)])
+    return apart is not None and apart <= 1e-10 * (_squared_norm(deltas) or 0.0)
+
+
+def _same_adapter(one: Adapter, other: Adapter) -> bool:
+    a, b = one.tensors(), other.tensors()
+    return type(one.module) is type(other.module) and a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def _negative(part: LowRank | Dense) -> LowRank | Dense:
+    return LowRank(-part.u, part.v) if isinstance(part, LowRank) else Dense(-part.delta)
 
 
 def _describe(part: Part) -> str:

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import gradio as gr
@@ -18,7 +18,7 @@ import gradio as gr
 from app.conversations import Turn
 from app.errors import TooLarge
 from app.ui.evidence import EMPTY, evidence_html
-from app.ui.page import MODEL_SLOT, Page
+from app.ui.page import MODEL_SLOT, REFRESH, Page, when_known
 from app.ui.render import guarded
 from app.ui.transcript import history_of, messages_of, plain_text, turn_at
 from knowledge.errors import InvalidInput, PalimpsestError
@@ -36,10 +36,6 @@ MODES = [
     ("both", "both"),
     ("unedited", "base"),
 ]
-WHO = """async ({first}owner, chat) => {{
-  while (!window.palimpsest) await new Promise((done) => setTimeout(done, 50));
-  return [{values}window.palimpsest.owner, window.palimpsest.chat];
-}}"""  # a question typed before the page knows its browser and chat waits until it does
 FRAME = 0.04  # seconds between two updates of the page while an answer streams
 
 
@@ -48,6 +44,8 @@ class ChatTab:
     """The chat column; :meth:`build` lays it out, :meth:`wire` connects it."""
 
     page: Page
+    _turning: threading.Lock = field(default_factory=threading.Lock)  # a late answer must not close another question
+    _written: dict[str, str] = field(default_factory=dict)  # by chat: what its answer in progress says so far
 
     def build(self) -> None:
         settings = self.page.service.settings
@@ -110,16 +108,18 @@ class ChatTab:
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
         def answer_after(begun: Any) -> Any:
+            # "multiple": by itself the browser drops an event whose forerunner it has not seen the end of, and the
+            # next question would stay without an answer.
             return begun.success(
                 guarded(self._answer), [*who, *pickers], [*shown, evidence],
-                concurrency_id=MODEL_SLOT, concurrency_limit=1, **quiet,
+                concurrency_id=MODEL_SLOT, concurrency_limit=1, trigger_mode="multiple", **quiet,
             ).then(lambda owner, chat: (self._titles(owner, chat), page.header_html(), *self.may_correct(owner, chat)),
-                   who, [self.earlier, page.header, *meant], **quiet)  # fmt: skip
+                   who, [self.earlier, page.header, *meant], **REFRESH)  # fmt: skip
 
         for trigger in (self.text.submit, self.send.click):
             begun = trigger(
                 guarded(self._begin), [self.text, *who], [self.text, *shown], queue=False,
-                js=WHO.format(first="text, ", values="text, "), **quiet,
+                js=when_known("text", "owner", "chat"), **quiet,
             )  # fmt: skip
             answer_after(begun)
         answer_after(
@@ -128,7 +128,7 @@ class ChatTab:
                 who,
                 [self.text, *shown],
                 queue=False,
-                js=WHO.format(first="", values=""),
+                js=when_known("owner", "chat"),
                 **quiet,
             )
         )
@@ -151,9 +151,9 @@ class ChatTab:
         keep = "(chat) => { sessionStorage.setItem('palimpsest.chat', chat); window.palimpsest.chat = chat; }"
         opened = [page.chat, self.box, self.earlier, evidence]
         for event in (
-            self.new.click(self._new, [page.owner], opened, queue=False, **quiet),
+            self.new.click(self._new, [page.owner], opened, js=when_known("owner"), queue=False, **quiet),
             self.earlier.input(guarded(self._open), [page.owner, self.earlier], opened, queue=False, **quiet),
-            self.delete.click(guarded(self._delete), who, opened, queue=False, **quiet),
+            self.delete.click(guarded(self._delete), who, opened, js=when_known("owner", "chat"), queue=False, **quiet),
             self.box.clear(guarded(self._delete), who, opened, queue=False, **quiet),
         ):
             event.then(None, [page.chat], None, js=keep).then(self.may_correct, who, meant, queue=False, **quiet)
@@ -170,10 +170,12 @@ class ChatTab:
         return owner, *self._open(owner, chat)
 
     def _turns(self, owner: str, chat: str) -> list[Turn]:
-        turns: list[Turn] = self.page.service.chats.turns(owner, chat)
-        if turns and turns[-1].answer is None and self.page.runs.current(chat) is None:
-            self.page.service.chats.update_last(owner, chat, answer="", stopped=True)  # the server went down meanwhile
-            turns = self.page.service.chats.turns(owner, chat)
+        chats = self.page.service.chats
+        with self._turning:
+            turns: list[Turn] = chats.turns(owner, chat)
+            if turns and turns[-1].answer is None and self.page.runs.current(chat) is None:
+                chats.update_last(owner, chat, answer="", stopped=True)  # the server went down meanwhile
+                turns = chats.turns(owner, chat)
         return turns
 
     def _titles(self, owner: str, chat: str) -> Any:
@@ -191,8 +193,9 @@ class ChatTab:
         return self._open(owner, self.page.service.chats.new_id())
 
     def _delete(self, owner: str, chat: str) -> tuple[Any, ...]:
-        self.page.runs.stop(chat)
-        self.page.service.chats.delete(owner, chat)
+        with self._turning:
+            self._interrupt(chat)
+            self.page.service.chats.delete(owner, chat)
         return self._new(owner)
 
     def _begin(self, text: str, owner: str, chat: str) -> tuple[Any, ...]:
@@ -205,9 +208,14 @@ class ChatTab:
         limit = self.page.service.settings.max_message
         if len(text) > limit:
             raise TooLarge(f"The message has {len(text):,} characters; at most {limit:,} can be sent. Shorten it.")
-        self.page.runs.start(chat)
-        self.page.service.chats.append(owner, chat, Turn(text))
-        turns = self.page.service.chats.turns(owner, chat)
+        chats = self.page.service.chats
+        with self._turning:
+            earlier = chats.turns(owner, chat)
+            if earlier and earlier[-1].answer is None:  # asked on while an answer was being written
+                chats.update_last(owner, chat, answer=self._written.pop(chat, ""), stopped=True)
+            self.page.runs.start(chat)
+            chats.append(owner, chat, Turn(text))
+            turns = chats.turns(owner, chat)
         return messages_of(turns), gr.update(visible=False), gr.update(visible=True)
 
     def _example(self, owner: str, chat: str, event: gr.SelectData) -> tuple[Any, ...]:
@@ -224,8 +232,9 @@ class ChatTab:
         number = turn_at(turns, index)
         if number is None:
             return messages_of(turns), gr.skip(), gr.skip()
-        self.page.runs.stop(chat)
-        asked = self.page.service.chats.cut(owner, chat, number)
+        with self._turning:
+            self._interrupt(chat)
+            asked = self.page.service.chats.cut(owner, chat, number)
         return self._ask(text or asked or "", owner, chat)
 
     def may_correct(self, owner: str, chat: str) -> tuple[Any, Any]:
@@ -259,12 +268,21 @@ class ChatTab:
         number = turn_at(turns, event.index)
         if number is None:
             return gr.skip(), messages_of(turns)
-        self.page.runs.stop(chat)
-        text = self.page.service.chats.cut(owner, chat, number)
+        with self._turning:
+            self._interrupt(chat)
+            text = self.page.service.chats.cut(owner, chat, number)
         return text or "", messages_of(self.page.service.chats.turns(owner, chat))
 
     def _stop(self, chat: str) -> None:
         self.page.runs.stop(chat)
+
+    def _interrupt(self, chat: str) -> None:
+        """Stops an answer whose question goes away; nothing of it is kept."""
+        running = self.page.runs.current(chat)
+        if running is not None:
+            running.set()
+            self.page.runs.end(chat, running)
+        self._written.pop(chat, None)
 
     def _show_evidence(self, owner: str, chat: str, event: gr.SelectData) -> Any:
         turns = self.page.service.chats.turns(owner, chat)
@@ -279,7 +297,9 @@ class ChatTab:
         asked = float(found["gate"]["threshold"]) < 1 and self.page.service.status().state == "ready"
         return evidence_html(found, self.page.service.gate_rates() if asked else None)
 
-    def _kept(self, owner: str, chat: str, turns: list[Turn], number: int, mode: str, strategy: str) -> str:
+    def _kept(
+        self, owner: str, chat: str, turns: list[Turn], number: int, mode: str, strategy: str, cancel: threading.Event
+    ) -> str:
         """Keeps the last message as a correction of an earlier question, and gives that question.
 
         Raises:
@@ -292,14 +312,17 @@ class ChatTab:
             )
         question = turns[number].question
         self.page.service.corrections.add(question, turns[-1].question)
-        self.page.service.chats.update_last(owner, chat, about=question)
+        with self._turning:
+            if self.page.runs.current(chat) is cancel:
+                self.page.service.chats.update_last(owner, chat, about=question)
         return question
 
     def _answer(self, owner: str, chat: str, mode: str, strategy: str, both: bool) -> Iterator[tuple[Any, ...]]:
         """Streams the answer to the last, unanswered turn; whatever happens, the turn is closed and the slot freed."""
         service, chats = self.page.service, self.page.service.chats
-        turns: list[Turn] = chats.turns(owner, chat)
-        cancel = self.page.runs.current(chat)
+        with self._turning:  # the question and the event that stops it belong together
+            turns: list[Turn] = chats.turns(owner, chat)
+            cancel = self.page.runs.current(chat)
         idle = (gr.update(visible=True), gr.update(visible=False))
         if not turns or turns[-1].answer is not None or cancel is None:
             yield messages_of(turns), *idle, gr.skip()
@@ -311,7 +334,7 @@ class ChatTab:
         try:
             number = self._corrected(earlier)
             if number is not None and service.corrections.is_correction(question):
-                question, earlier = self._kept(owner, chat, turns, number, mode, strategy), earlier[:number]
+                question, earlier = self._kept(owner, chat, turns, number, mode, strategy, cancel), earlier[:number]
             history = history_of(earlier, service.settings.history_turns)
             text, last = "", 0.0
             stream = service.ask_stream(question, mode=mode, strategy=strategy, history=history, cancel=cancel)
@@ -319,6 +342,7 @@ class ChatTab:
                 if isinstance(piece, str):
                     text += piece
                     closed = {"answer": text, "stopped": True}
+                    self._note(chat, cancel, text)
                     if time.monotonic() - last >= FRAME:
                         last = time.monotonic()
                         yield messages_of([*before, Turn(said, text)]), gr.skip(), gr.skip(), gr.skip()
@@ -337,12 +361,22 @@ class ChatTab:
             }
         finally:
             self._close(owner, chat, cancel, closed)
-        turns = chats.turns(owner, chat)
-        found = closed.get("evidence")
-        yield messages_of(turns), *idle, self._evidence(found)
+        with self._turning:
+            turns, going_on = chats.turns(owner, chat), self.page.runs.current(chat) is not None
+        if going_on:  # the next question has been asked meanwhile: its own event shows what follows
+            yield messages_of(turns), gr.skip(), gr.skip(), gr.skip()
+        else:
+            yield messages_of(turns), *idle, self._evidence(closed.get("evidence"))
 
     def _close(self, owner: str, chat: str, cancel: threading.Event, closed: dict[str, Any]) -> None:
         cancel.set()  # also reached when the browser went away: the computation must not go on alone
-        if self.page.runs.current(chat) is cancel:
-            self.page.service.chats.update_last(owner, chat, **closed)
-            self.page.runs.end(chat, cancel)
+        with self._turning:
+            if self.page.runs.current(chat) is cancel:
+                self.page.service.chats.update_last(owner, chat, **closed)
+                self.page.runs.end(chat, cancel)
+                self._written.pop(chat, None)
+
+    def _note(self, chat: str, cancel: threading.Event, text: str) -> None:
+        with self._turning:
+            if self.page.runs.current(chat) is cancel:
+                self._written[chat] = text

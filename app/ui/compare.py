@@ -11,7 +11,7 @@ import gradio as gr
 
 from app.ui import compare_html as show
 from app.ui.facts import fact_choices
-from app.ui.page import MODEL_SLOT, Page
+from app.ui.page import MODEL_SLOT, Page, when_known
 from app.ui.probe_lines import as_text, from_text
 from app.ui.progress import reopening, with_progress
 from app.ui.render import guarded, note, progress_bar
@@ -87,7 +87,10 @@ class CompareTab:
 
     def wire(self) -> None:
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-        run = self.run.click(guarded(self._begin), [self.page.owner], [self.run, self.stop], queue=False, **quiet)
+        run = self.run.click(
+            guarded(self._begin), [self.page.owner], [self.run, self.stop],
+            js=when_known("owner"), queue=False, **quiet,
+        )  # fmt: skip
         out = [
             self.progress,
             self.table,

@@ -12,7 +12,7 @@ import gradio as gr
 
 from app.errors import VerySimilar
 from app.ui import facts_html as show
-from app.ui.page import MODEL_SLOT, Page
+from app.ui.page import MODEL_SLOT, REFRESH, Page
 from app.ui.progress import with_progress
 from app.ui.render import ACTIONS, action_of, guarded, note, progress_bar
 from app.views import AddOutcome, ImportReport, ParsePreview
@@ -119,11 +119,11 @@ class FactsTab:
         model = {"concurrency_id": MODEL_SLOT, "concurrency_limit": 1}
 
         def then_show(event: Any) -> Any:
-            return event.then(guarded(self.table_html), table_in, table_out, **quiet).then(
+            return event.then(guarded(self.table_html), table_in, table_out, **REFRESH).then(
                 lambda chosen: (self.page.header_html(), self.changes_html(), *self._details_again(chosen)),
                 [self.chosen],
                 [self.page.header, self.changes, self.detail, self.detail_text, self.new_object],
-                **quiet,
+                **REFRESH,
             )
 
         self.line.change(

@@ -1,16 +1,30 @@
 () => {
   // Esc stops an answer that is being written, Ctrl+Enter asks the last question again.
+  const shown = (selector) => {
+    const found = [...document.querySelectorAll(selector)].filter((element) => element.offsetParent !== null);
+    return found[found.length - 1];
+  };
+  const press = (selector) => { shown(selector)?.click(); };
+  let presses = 0;  // another key pressed meanwhile calls a retry off that still waits
+  let stopping = false;
+  // The chat shows Retry a moment after an answer has ended; pressed before, the key waits for it.
+  const retry = (turn, until) => {
+    const button = shown('#chat button[aria-label="Retry" i], #chat button[title="Retry" i]');
+    if (button) button.click();
+    else if (turn === presses && Date.now() < until && shown('#chat .bot.message') && (stopping || !shown('#stop')))
+      setTimeout(retry, 50, turn, until);
+  };
   document.addEventListener('keydown', (event) => {
-    const press = (selector) => {
-      const button = document.querySelector(selector);
-      if (button && button.offsetParent !== null) { button.click(); return true; }
-      return false;
-    };
+    if (['Control', 'Meta', 'Shift', 'Alt'].includes(event.key)) return;
+    presses += 1;
     if (event.key === 'Escape') {
-      press('#stop') || press('#compare-stop') || press('#conflict-cancel');
-    } else if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) {
-      const again = document.querySelectorAll('#chat button[aria-label="Retry" i], #chat button[title="Retry" i]');
-      if (again.length) { event.preventDefault(); again[again.length - 1].click(); }
+      stopping = Boolean(shown('#stop'));
+      press(['#stop', '#compare-stop', '#conflict-cancel'].find(shown) ?? '#stop');
+    } else if (event.key === 'Enter' && (event.ctrlKey || event.metaKey) && !event.target.value?.trim()) {
+      event.preventDefault();  // with text in the box the key sends that
+      retry(presses, Date.now() + 5000);
+    } else {
+      stopping = false;
     }
   });
 }

@@ -14,6 +14,28 @@ from app.views import Status
 MODEL_SLOT = "model"
 """``concurrency_id`` of every event that computes with the model: one at a time, the others wait in the queue."""
 
+REFRESH: dict[str, Any] = {
+    "queue": False,  # a quick look needs no turn in the queue
+    "trigger_mode": "always_last",  # one that comes while another is under way waits; the browser would drop it
+    "show_progress": "hidden",
+    "api_visibility": "private",
+}
+"""Options of an event that shows anew what another has changed."""
+
+
+def when_known(*inputs: str) -> str:
+    """JavaScript for an event whose inputs are these: it waits until the page knows its browser and its chat.
+
+    Args:
+        inputs: the names of the event's inputs; for "owner" and "chat" it hands over what the page knows by then.
+    """
+    known = ", ".join(f"window.palimpsest.{name}" if name in ("owner", "chat") else name for name in inputs)
+    return (
+        f"async ({', '.join(inputs)}) => "
+        "{ while (!window.palimpsest) await new Promise((done) => setTimeout(done, 50)); "
+        f"return [{known}]; }}"
+    )
+
 
 class Runs:
     """Work in progress by name; starting a name again, or stopping it, cancels what runs under it."""

@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from app.ui.facts import fact_choices
-from app.ui.page import MODEL_SLOT, Page
+from app.ui.page import MODEL_SLOT, REFRESH, Page
 from app.ui.progress import reopening, with_progress
 from app.ui.render import ACTIONS, action_of, guarded, note, progress_bar, seconds
 from app.ui.weights_html import due_html, ledger_html, undone_html, verdict_html
@@ -111,7 +111,7 @@ class WeightsTab:
 
         def then_show(event: Any) -> Any:
             return event.then(
-                lambda gone: (self.table_html(gone), self.page.header_html()), [self.gone], shown, **quiet
+                lambda gone: (self.table_html(gone), self.page.header_html()), [self.gone], shown, **REFRESH
             )
 
         self.method.change(self._about, [self.method], [self.about], queue=False, **quiet)

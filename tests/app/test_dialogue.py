@@ -77,13 +77,16 @@ def test_in_a_browser(service: Service, chromium: Any) -> None:
     try:
 
         def asked(question: str, answer: str, evidence: str) -> None:
+            titles = page.locator("#chat .thought-group .title")
+            answered = titles.count()
             window.ask(question)
-            expect(last_answer(window)).to_have_text(answer, timeout=60_000)
-            expect(page.locator("#chat .thought-group .title").last).to_contain_text(evidence)
+            expect(titles).to_have_count(answered + 1, timeout=60_000)
+            expect(last_answer(window)).to_have_text(answer)
+            expect(titles.last).to_contain_text(evidence)
 
         asked("Where is the Eiffel Tower?", "Paris", "from the model")
         window.add(EIFFEL)
-        expect(page.locator("#fact-table")).to_contain_text(EIFFEL, timeout=60_000)
+        expect(page.locator("#fact-table li")).to_contain_text(EIFFEL, timeout=60_000)
         picture(window, "facts")
         asked("So where is the Eiffel Tower?", "Rome", "from memory")
         asked(SAID_OTHERWISE[0], "Rome", "from memory")

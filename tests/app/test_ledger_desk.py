@@ -142,6 +142,11 @@ def test_what_was_exported_is_imported(run: Callable[..., Result], tmp_path: Pat
     run("weights", "apply", FRANCE, "--method", "ft-m")
     for form in ("peft", "safetensors"):
         told(run("weights", "export", str(tmp_path / form), "--format", form, "--json"))
+    for number, form in enumerate(("peft", "safetensors"), start=1):
+        again = run("weights", "import", str(tmp_path / form))
+        assert again.exit_code == 2
+        assert f"It is weight edit {number} " in " ".join(again.output.split())
+        run("weights", "undo", str(number))
         entry = told(run("weights", "import", str(tmp_path / form), "--json"))
         assert entry["method"] == "imported"
         shown = told(run("weights", "show", str(entry["id"]), "--json"))

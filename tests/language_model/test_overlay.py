@@ -153,6 +153,22 @@ def test_norms_and_size(tiny_lm: LanguageModel) -> None:
     assert Overlay({name: (Adapter(Shift(32)),)}).norms(tiny_lm) == {}
 
 
+def test_the_same_change_is_known_however_it_is_said(tiny_lm: LanguageModel) -> None:
+    one, two = low_rank(tiny_lm, seed=1), low_rank(tiny_lm, seed=5)
+    name = tiny_lm.architecture.down(1)
+    for other in (one + two, two + one, Overlay({name: (Dense((one + two).delta(name)),)})):  # type: ignore[arg-type]
+        assert (one + two).same_as(other)
+    for other in (one, one + one, two + two, low_rank(tiny_lm, layer=0), Overlay.empty()):
+        assert not (one + two).same_as(other)
+    shift, far = Shift(tiny_lm.hidden_size), Shift(tiny_lm.hidden_size)
+    far.vector.data.add_(1.0)
+    around = [Overlay({name: (Adapter(part),)}) for part in (shift, Shift(tiny_lm.hidden_size), far)]
+    assert around[0].same_as(around[1])
+    assert not around[0].same_as(around[2])
+    assert not around[0].same_as(one)
+    assert (one + around[0]).same_as(around[1] + one)
+
+
 def test_dtype_and_device(tiny_lm: LanguageModel) -> None:
     overlay = low_rank(tiny_lm) + Overlay({tiny_lm.architecture.down(0): (Adapter(Shift(32)),)})
     double = overlay.to(dtype=torch.float64)
