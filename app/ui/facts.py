@@ -76,7 +76,9 @@ class FactsTab:
             self.undo = gr.Button("Undo", size="sm", scale=0, min_width=58, elem_id="fact-undo")
             self.redo = gr.Button("Redo", size="sm", scale=0, min_width=58, elem_id="fact-redo")
         self.table = gr.HTML("", js_on_load=ACTIONS, elem_id="fact-table")
+        self.refresh = gr.Button("Refresh", visible="hidden", elem_id="fact-refresh")
         self.number = gr.State(1)
+        self.shown_for = gr.State(("", False, ""))  # what the table answers: another question starts on its first page
         self.chosen = gr.State(None)
         self.pending = gr.State(None)  # what the conflict question is about
         with gr.Column(visible=False, elem_id="fact-detail", elem_classes="detail") as self.detail:
@@ -112,25 +114,31 @@ class FactsTab:
                 self.json = gr.Button("Export JSON", size="sm", min_width=90, elem_id="export-json")
             self.made = gr.DownloadButton("Download", visible="hidden", elem_id="export-made")
 
-    def wire(self) -> None:
+    def wire(self, tab: gr.Tab) -> None:
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         asked = [self.line, self.conflict, self.conflict_text, self.result, self.pending]
-        table_in, table_out = [self.query, self.past, self.number, self.as_of], [self.table, self.number]
         model = {"concurrency_id": MODEL_SLOT, "concurrency_limit": 1}
 
         def then_show(event: Any) -> Any:
-            return event.then(guarded(self.table_html), table_in, table_out, **REFRESH).then(
+            return event.then(None, None, None, js="() => document.querySelector('#fact-refresh')?.click()").then(
                 lambda chosen: (self.page.header_html(), self.changes_html(), *self._details_again(chosen)),
                 [self.chosen],
                 [self.page.header, self.changes, self.detail, self.detail_text, self.new_object],
                 **REFRESH,
             )
 
+        # One event for all that changes the table: of two, the one that was asked for first could be shown last.
+        asking = [self.query.change, self.past.change, self.as_of.submit, self.as_of.blur]
+        about = [self.query, self.past, self.as_of, self.number, self.shown_for]
+        gr.on([*asking, self.refresh.click, tab.select], guarded(self._table), about,
+              [self.table, self.number, self.shown_for], **REFRESH)  # fmt: skip
         self.line.change(
             guarded(self._preview), [self.line], [self.preview], trigger_mode="always_last", queue=False, **quiet
         )  # fmt: skip
         self.line.blur(
             guarded(self._present), [self.line], [self.preview], trigger_mode="always_last", **model, **quiet
+        ).then(  # the fact may have been written while the model was asked
+            lambda text: gr.skip() if text.strip() else "", [self.line], [self.preview], **REFRESH
         )  # fmt: skip
         for trigger in (self.add.click, self.line.submit):
             then_show(trigger(guarded(self._add), [self.line], [*asked, self.preview], **quiet))
@@ -141,18 +149,10 @@ class FactsTab:
         self.cancel.click(lambda: (HIDDEN, ""), None, [self.conflict, self.conflict_text], queue=False, **quiet)
         then_show(self.undo.click(guarded(self._undo), None, [self.result], **quiet))
         then_show(self.redo.click(guarded(self._redo), None, [self.result], **quiet))
-        first: dict[str, Any] = {
-            "fn": guarded(lambda query, past, as_of: self.table_html(query, past, 1, as_of)),
-            "inputs": [self.query, self.past, self.as_of],
-        }
-        for event in (self.as_of.submit, self.as_of.blur):
-            event(**first, outputs=table_out, queue=False, **quiet)
         self.fold.expand(guarded(self.corrections_html), None, [self.corrections], **quiet)
         self.changes_fold.expand(guarded(self.changes_html), None, [self.changes], **quiet)
         self.corrections.click(guarded(self._act_correction), None, [self.corrections, self.result], **quiet)
         then_show(self.changes.click(guarded(self._act_change), None, [self.result], **quiet))
-        self.query.change(**first, outputs=table_out, trigger_mode="always_last", queue=False, **quiet)
-        self.past.change(**first, outputs=table_out, queue=False, **quiet)
         details = [self.detail, self.detail_text, self.new_object, self.chosen]
         then_show(
             self.table.click(
@@ -173,6 +173,12 @@ class FactsTab:
             press.click(guarded(partial(self._export, kind)), None, [self.made], **quiet).success(
                 None, None, None, js="() => { setTimeout(() => document.querySelector('#export-made').click(), 150); }"
             )
+
+    def _table(
+        self, query: str, past: bool, as_of: str, number: int, shown_for: tuple[str, bool, str]
+    ) -> tuple[str, int, tuple[str, bool, str]]:
+        asked = (query, past, as_of)
+        return *self.table_html(query, past, number if asked == tuple(shown_for) else 1, as_of), asked
 
     def table_html(self, query: str = "", past: bool = False, number: int = 1, as_of: str = "") -> tuple[str, int]:
         try:

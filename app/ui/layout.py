@@ -59,7 +59,7 @@ def build_blocks(service: Any) -> gr.Blocks:
                 with gr.Tab("Benchmark", id="benchmark") as benchmark_tab:
                     benchmark.build()
         chat.wire(evidence)
-        facts.wire()
+        facts.wire(facts_tab)
         compare.wire()
         weights.wire()
         benchmark.wire()
@@ -68,10 +68,6 @@ def build_blocks(service: Any) -> gr.Blocks:
             None, [page.owner, page.chat], None, js=REMEMBER
         ).then(chat.may_correct, [page.owner, page.chat], [chat.meant_open, chat.meant_row], queue=False, **quiet)
         blocks.load(facts.table_html, None, [facts.table, facts.number], queue=False, **quiet)
-        facts_tab.select(
-            guarded(facts.table_html), [facts.query, facts.past, facts.number, facts.as_of],
-            [facts.table, facts.number], queue=False, **quiet,
-        )  # fmt: skip
         weights_tab.select(
             guarded(weights.on_show), [weights.method, weights.gone],
             [weights.stored, weights.table, weights.method, weights.about], **quiet,
