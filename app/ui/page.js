@@ -7,9 +7,9 @@
   const press = (selector) => { shown(selector)?.click(); };
   let presses = 0;  // another key pressed meanwhile calls a retry off that still waits
   let stopping = false;
-  // The chat shows Retry a moment after an answer has ended; pressed before, the key waits for it.
+  // Retry can be pressed a moment after an answer has ended; the key, pressed before, waits for that.
   const retry = (turn, until) => {
-    const button = shown('#chat button[aria-label="Retry" i], #chat button[title="Retry" i]');
+    const button = shown('#chat button[aria-label="Retry" i]:enabled, #chat button[title="Retry" i]:enabled');
     if (button) button.click();
     else if (turn === presses && Date.now() < until && shown('#chat .bot.message') && (stopping || !shown('#stop')))
       setTimeout(retry, 50, turn, until);
