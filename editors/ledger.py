@@ -308,7 +308,7 @@ class WeightLedger:
             if same:
                 state = "on: undo it first to import it anew" if entry.active else "off: switch it on instead"
                 raise LedgerError(
-                    f"This change is in the ledger already; laid over the model twice it would count twice. "
+                    "This change is in the ledger already; laid over the model twice it would count twice. "
                     f"It is weight edit {entry.id} ({entry.method}), {state}."
                 )
 

@@ -4,7 +4,7 @@
     const found = [...document.querySelectorAll(selector)].filter((element) => element.offsetParent !== null);
     return found[found.length - 1];
   };
-  const press = (selector) => { shown(selector)?.click(); };
+  const press = (...selectors) => { selectors.map(shown).find(Boolean)?.click(); };
   let presses = 0;  // another key pressed meanwhile calls a retry off that still waits
   let stopping = false;
   // Retry can be pressed a moment after an answer has ended; the key, pressed before, waits for that.
@@ -19,7 +19,7 @@
     presses += 1;
     if (event.key === 'Escape') {
       stopping = Boolean(shown('#stop'));
-      press(['#stop', '#compare-stop', '#conflict-cancel'].find(shown) ?? '#stop');
+      press('#stop', '#compare-stop', '#conflict-cancel');
     } else if (event.key === 'Enter' && (event.ctrlKey || event.metaKey) && !event.target.value?.trim()) {
       event.preventDefault();  // with text in the box the key sends that
       retry(presses, Date.now() + 5000);
