@@ -153,12 +153,11 @@ class Engine:
                 self._ledger = WeightLedger(self.store.engine, self.lm, self.settings.weights_folder, guard=guard)
             return self._ledger
 
-    def guard(self, limit: str, sample: int | None = None) -> Guard | None:
+    def guard(self, limit: str) -> Guard | None:
         """What watches over new weight edits; None for "off"."""
         from editors.guard import Guard, LocalitySample
 
-        size = self.settings.guard_sample if sample is None else sample
-        kept = LocalitySample(size, self.settings.seed, self.world)
+        kept = LocalitySample(self.settings.guard_sample, self.settings.seed, self.world)
         return None if limit == "off" else Guard(limit="refuse" if limit == "refuse" else "warn", sample=kept)
 
     @property

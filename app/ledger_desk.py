@@ -1,6 +1,4 @@
-"""More of the ledger of weight edits: what was computed on top of what, making it again, changes from elsewhere, the
-guard.
-"""
+"""More of the ledger of weight edits: what was computed on top of what, making it again, changes from elsewhere."""
 
 from __future__ import annotations
 
@@ -17,8 +15,6 @@ from knowledge.errors import InvalidInput, PalimpsestError
 
 if TYPE_CHECKING:
     from editors.ledger import Entry
-
-GUARDS = ("off", "warn", "refuse")
 
 
 class LedgerDesk:
@@ -80,19 +76,6 @@ class LedgerDesk:
 
         ledger = self._engine.ledger
         return entry_view(ledger.add(read_change(ledger.lm, path), source=name or str(path)))
-
-    def guarded(self, limit: str, *, sample: int | None = None) -> None:
-        """Sets the guard of this program's ledger: "off", "warn" or "refuse".
-
-        Args:
-            sample: other questions that are asked before and after; that of the settings by default.
-
-        Raises:
-            InvalidInput: none of these.
-        """
-        if limit not in GUARDS:
-            raise InvalidInput(f"The guard is one of {', '.join(GUARDS)}, not {limit!r}.")
-        self._engine.ledger.guard = self._engine.guard(limit, sample)
 
 
 def settings_of(method: str, kept: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ from language_model.prompts import user
 if TYPE_CHECKING:
     from editors.ledger import Entry
     from language_model.model import LanguageModel
+
+GUARDS = ("off", "warn", "refuse")
 
 
 class WeightDesk:
@@ -53,24 +56,31 @@ class WeightDesk:
         text: str | None = None,
         fact_ids: Sequence[int] = (),
         settings: Mapping[str, Any] | None = None,
+        guard: str | None = None,
         progress: Callable[[float, str], None] | None = None,
     ) -> EntryView:
         """Writes one sentence, or stored facts as one batch, into the weights.
 
         Args:
             settings: of the method, by name; its own for this model by default.
+            guard: past its limits "off", "warn" or "refuse"; as the settings say by default.
 
         Raises:
-            PalimpsestError: the sentence is not understood, a fact does not exist, or the editor refuses.
+            PalimpsestError: the sentence is not understood, a fact does not exist, or the editor or the guard refuses.
         """
         from editors.registry import get_editor
 
         # first, so that an unknown method is told at once and not after the encoder has been loaded
         chosen = {"seed": self._engine.settings.seed, **(settings or {})}
         editor = get_editor(method, moments=self._engine.moments, **chosen)
+        if guard is not None and guard not in GUARDS:
+            raise InvalidInput(f"The guard is one of {', '.join(GUARDS)}, not {guard!r}.")
         fact_ids = list(dict.fromkeys(fact_ids))
         edits = self.edits(text, fact_ids)
-        entry = self._engine.ledger.apply(editor, edits, progress=progress)
+        ledger = self._engine.ledger
+        usual = guard in (None, self._engine.settings.guard)
+        with nullcontext() if usual else ledger.guarded_by(self._engine.guard(str(guard))):
+            entry = ledger.apply(editor, edits, progress=progress)
         Served(self._engine.store.engine).mark(fact_ids, entry_id=entry.id, namespace=self._engine.settings.namespace)
         return entry_view(entry)
 

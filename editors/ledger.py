@@ -16,7 +16,8 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -69,6 +70,16 @@ class WeightLedger:
         self._sum: tuple[tuple[int, ...], Overlay] = ((), Overlay.empty())
         self.folder.mkdir(parents=True, exist_ok=True)
         Base.metadata.create_all(engine)
+
+    @contextmanager
+    def guarded_by(self, guard: Guard | None) -> Iterator[None]:
+        """What is written within is watched over by another guard (None: by none); other threads wait."""
+        with self._lock:
+            usual, self.guard = self.guard, guard
+            try:
+                yield
+            finally:
+                self.guard = usual
 
     def apply(self, editor: Editor[Any], edits: Sequence[Edit], *, progress: Progress | None = None) -> Entry:
         """Computes edits on top of the active ones and switches them on.

@@ -43,17 +43,19 @@ def apply(
     settings = parsed_settings(set_ or [])
     chosen = method or load_settings().method
     with opened(data=data, model=model, device=device, namespace=namespace) as service:
-        if guard is not None:
-            _desk(service).guarded(guard)
         entry = service.weights.apply(
-            chosen, text=sentence, fact_ids=fact or [], settings=settings, progress=progress_to_stderr(json_)
+            chosen,
+            text=sentence,
+            fact_ids=fact or [],
+            settings=settings,
+            guard=guard,
+            progress=progress_to_stderr(json_),
         )
         _told(entry, json_)
         if not json_:
             _asked(service, entry)
-        if guard not in (None, "off"):
-            for warning in _desk(service).entry(entry.id).warnings:
-                typer.echo(f"Warning: {warning}", err=True)
+        for warning in entry.warnings:
+            typer.echo(f"Warning: {warning}", err=True)
 
 
 def _asked(service: Any, entry: EntryView) -> None:

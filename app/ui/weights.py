@@ -17,6 +17,7 @@ from app.ui.render import ACTIONS, action_of, guarded, note, progress_bar, secon
 from app.ui.weights_html import due_html, ledger_html, undone_html, verdict_html
 from app.uploads import unpacked
 from app.views import ConsolidationView, EntryView
+from app.weight_desk import GUARDS
 from knowledge.errors import InvalidInput, PalimpsestError
 
 BATCH_METHODS = ("memit", "alphaedit", "emmet")  # those that write a batch as one change; see app.consolidation_desk
@@ -47,6 +48,10 @@ class WeightsTab:
                 self.method = gr.Dropdown(
                     methods, label="Method", scale=3, min_width=140, elem_id="weight-method", filterable=False,
                     value=settings.method if settings.method in names else (names[0] if names else None),
+                )  # fmt: skip
+                self.guard = gr.Dropdown(
+                    list(GUARDS), value=settings.guard, label="Guard", scale=1, min_width=96, elem_id="weight-guard",
+                    filterable=False,
                 )  # fmt: skip
                 self.apply = gr.Button(
                     "Write into the weights", variant="primary", scale=2, min_width=150, elem_id="weight-apply"
@@ -118,7 +123,8 @@ class WeightsTab:
         busy = self.apply.click(lambda: gr.update(interactive=False), None, [self.apply], queue=False, **quiet)
         done = busy.then(
             guarded(reopening(self._apply, 3, gr.update(interactive=True))),
-            [self.method, self.sentence, self.stored], [self.result, self.sentence, self.stored, self.apply],
+            [self.method, self.sentence, self.stored, self.guard],
+            [self.result, self.sentence, self.stored, self.apply],
             **model, **quiet,
         )  # fmt: skip
         then_show(done.then(lambda: gr.update(interactive=True), None, [self.apply], queue=False, **quiet))
@@ -168,7 +174,7 @@ class WeightsTab:
                 return note(f"{item.summary or item.title}{paper}") + several + later + why
         return ""
 
-    def _apply(self, method: str, sentence: str, stored: list[str]) -> Iterator[tuple[Any, ...]]:
+    def _apply(self, method: str, sentence: str, stored: list[str], guard: str) -> Iterator[tuple[Any, ...]]:
         if not sentence.strip() and not stored:
             raise InvalidInput("Write a sentence, or choose facts from memory; there is nothing to write yet.")
         weights = self.page.service.weights
@@ -176,7 +182,7 @@ class WeightsTab:
         ids = [] if text else [int(fact) for fact in stored]
 
         def work(progress: Callable[[float, str], None]) -> EntryView:
-            entry: EntryView = weights.apply(method, text=text, fact_ids=ids, progress=progress)
+            entry: EntryView = weights.apply(method, text=text, fact_ids=ids, guard=guard, progress=progress)
             return entry
 
         for step in with_progress(work):

@@ -215,7 +215,7 @@ class FakeWeights:
 
     def apply(
         self, method: str, *, text: str | None = None, fact_ids: Sequence[int] = (),
-        settings: Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any] | None = None, guard: str | None = None,
         progress: Callable[[float, str], None] | None = None,
     ) -> EntryView:  # fmt: skip
         if method not in [m.name for m in METHODS]:
@@ -232,6 +232,8 @@ class FakeWeights:
             raise InvalidInput("Name a fact or write a sentence.")
         if progress:
             progress(0.5, "computing the value")
+        if guard == "refuse":
+            raise InvalidInput("Refused by the guard: 25% of 24 other answers changed with this edit (limit 10%).")
         on = tuple(entry.id for entry in self.ledger if entry.active)
         entry = EntryView(
             len(self.ledger) + 1, method, (f"The {target[0]} is located in {target[1]}.",), (3,), 0.0123, True, False,
@@ -295,9 +297,6 @@ class FakeLedger:
         ledger.append(entry)
         self.service.weights.targets[entry.id] = ("nothing at all", "")
         return entry
-
-    def guarded(self, limit: str, *, sample: int | None = None) -> None:
-        pass
 
 
 class FakeConsolidating:

@@ -300,6 +300,18 @@ def test_undo_of_a_weight_edit_offers_to_make_later_ones_again(window: Window) -
     expect(page.locator("#ledger li")).to_have_count(1)
 
 
+def test_the_guard_can_be_set_to_refuse(window: Window) -> None:
+    page = window.page
+    window.tab("Weights")
+    page.locator("#weight-guard input").click()
+    page.get_by_role("option", name="refuse").click()
+    page.locator("#weight-line textarea").fill(EIFFEL)
+    page.locator("#weight-apply").click()
+    expect(page.locator(".toast-body")).to_contain_text("Refused by the guard")
+    expect(page.locator("#weight-line textarea")).to_have_value(EIFFEL)
+    expect(page.locator("#ledger li")).to_have_count(0)
+
+
 def test_often_used_facts_go_into_the_weights(window: Window) -> None:
     page = window.page
     window.add(EIFFEL)

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from app.cli import app
 from app.consolidation_desk import ConsolidationDesk
 from app.engine import Engine
-from app.ledger_desk import LedgerDesk, settings_of
+from app.ledger_desk import settings_of
 from app.served import Served
 from app.service import Service
 from app.settings import load_settings
@@ -23,7 +23,6 @@ from editors.registry import get_editor
 from editors.statistics import MomentStore
 from editors.values import ValueSettings
 from evaluation.consolidation import Limits
-from knowledge.errors import InvalidInput
 from language_model.model import LanguageModel
 from tests.editors.helpers import corpus, train_tiny
 from tests.memory.fakes import HashEmbedder
@@ -161,10 +160,15 @@ def test_the_guard_measures_and_refuses(run: Callable[..., Result], service: Ser
     told(run("weights", "apply", FRANCE, "--method", "ft-m", "--guard", "warn", "--json"))
     shown = run("weights", "show", "1")
     assert "Other answers as in the unedited model: 100% before" in shown.output
-    service.engine.ledger.guard = None
-    assert run("weights", "apply", PERU, "--guard", "maybe").exit_code == 2
-    with pytest.raises(InvalidInput, match="off, warn, refuse"):
-        LedgerDesk(service.engine).guarded("maybe")
+    unwatched = service.weights.apply("ft-m", text=PERU, guard="off")
+    assert (unwatched.locality_n, unwatched.warnings) == (0, ())
+    usual = service.engine.ledger.guard
+    with service.engine.ledger.guarded_by(None):
+        assert service.engine.ledger.guard is None
+    assert service.engine.ledger.guard is usual
+    wrong = run("weights", "apply", FRANCE, "--guard", "maybe")
+    assert wrong.exit_code == 2
+    assert "off, warn, refuse" in wrong.output
 
 
 def test_served_facts_are_counted_by_namespace(service: Service) -> None:
