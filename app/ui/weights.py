@@ -17,10 +17,10 @@ from app.ui.render import ACTIONS, action_of, guarded, note, progress_bar, secon
 from app.ui.weights_html import due_html, ledger_html, undone_html, verdict_html
 from app.uploads import unpacked
 from app.views import ConsolidationView, EntryView
-from app.weight_desk import GUARDS
 from knowledge.errors import InvalidInput, PalimpsestError
 
 BATCH_METHODS = ("memit", "alphaedit", "emmet")  # those that write a batch as one change; see app.consolidation_desk
+GUARDS = [("do not look", "off"), ("warn", "warn"), ("refuse", "refuse")]
 FORMATS = [("PEFT adapter", "peft"), ("merged checkpoint", "merged"), ("factors (safetensors)", "safetensors")]
 
 
@@ -46,16 +46,14 @@ class WeightsTab:
             )
             with gr.Row(elem_classes="line-row"):
                 self.method = gr.Dropdown(
-                    methods, label="Method", scale=3, min_width=140, elem_id="weight-method", filterable=False,
+                    methods, label="Method", scale=3, min_width=120, elem_id="weight-method", filterable=False,
                     value=settings.method if settings.method in names else (names[0] if names else None),
                 )  # fmt: skip
                 self.guard = gr.Dropdown(
-                    list(GUARDS), value=settings.guard, label="Guard", scale=1, min_width=96, elem_id="weight-guard",
-                    filterable=False,
+                    GUARDS, value=settings.guard, label="On side effects", scale=2, min_width=92,
+                    elem_id="weight-guard", filterable=False,
                 )  # fmt: skip
-                self.apply = gr.Button(
-                    "Write into the weights", variant="primary", scale=2, min_width=150, elem_id="weight-apply"
-                )
+            self.apply = gr.Button("Write into the weights", variant="primary", min_width=150, elem_id="weight-apply")
         self.about = gr.HTML(self._about(settings.method), elem_id="method-about")
         self.result = gr.HTML("", elem_id="weight-result")
         self.chosen = gr.HTML("", js_on_load=ACTIONS, elem_id="weight-note")
