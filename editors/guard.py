@@ -6,7 +6,8 @@
 
 Locality is the share of a sample of questions about other subjects that get the unedited model's own answer, right or
 wrong: with the edits that were active before, and with the new one on top. So an entry shows both what it costs and how
-far the model has drifted in all.
+far the model has drifted in all. Half of the questions ask what the edits say of other subjects, since damage begins
+there: a method may leave everything else alone and put every tower in Rome.
 
 Size alone is no harm. A change that gives one key g times its ordinary output has |dW| / |W| of about g / (c sqrt(in)),
 c being the cosine between the key and the direction that the change works along: the same edit measures more than
@@ -23,6 +24,7 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import zip_longest
 from typing import ClassVar, Literal
 
 from knowledge.edit import Edit
@@ -57,6 +59,8 @@ class LocalitySample:
         seed: of the draw: the same questions for every entry, less those about edited subjects.
     """
 
+    NEAR: ClassVar[float] = 0.5  # the share that asks for the edits' own relations
+
     def __init__(self, size: int = 24, seed: int = 0, world: World | None = None) -> None:
         self.size, self.seed = size, seed
         self._world = world
@@ -74,15 +78,41 @@ class LocalitySample:
             found.append((fact.subject, fill(relation.question[0], fact.subject)))
         return list(dict.fromkeys(found))
 
-    def prompts(self, lm: LanguageModel, avoid: Sequence[Edit]) -> list[Prompt]:
-        """The sample without the subjects and new objects of ``avoid``."""
+    def _about(self, relations: Iterable[str | None]) -> list[tuple[str, str]]:
+        """(subject, question) of these relations, as far as the world has them, each in its turn."""
+        world = self._world or load_world()
+        rng, columns = random.Random(self.seed), []
+        for name in sorted({name for name in relations if name is not None and world.by_relation.get(name)}):
+            facts = rng.sample(world.by_relation[name], min(self.size, len(world.by_relation[name])))
+            columns.append([(fact.subject, fill(world.relations[name].question[0], fact.subject)) for fact in facts])
+        return [pair for row in zip_longest(*columns) for pair in row if pair is not None]
+
+    def prompts(self, lm: LanguageModel, avoid: Sequence[Edit], near: Sequence[Edit] = ()) -> list[Prompt]:
+        """The sample without the subjects and new objects of ``avoid``; half of it of the relations of ``near``."""
         taken = {normalise_key(name) for edit in avoid for name in (edit.subject, edit.target_new)}
-        chosen = [question for subject, question in self._questions if normalise_key(subject) not in taken]
+
+        def free(pairs: Iterable[tuple[str, str]]) -> list[str]:
+            return [question for subject, question in pairs if normalise_key(subject) not in taken]
+
+        close = list(dict.fromkeys(free(self._about(edit.relation for edit in near))))[: round(self.NEAR * self.size)]
+        chosen = list(dict.fromkeys([*close, *free(self._questions)]))
         return [lm.chat(question) for question in chosen[: self.size]]
 
-    def measure(self, lm: LanguageModel, base: Overlay, added: Overlay, avoid: Sequence[Edit] = ()) -> Locality | None:
-        """How the answers stand; None where the sample is empty."""
-        prompts = self.prompts(lm, avoid) if self.size else []
+    def measure(
+        self,
+        lm: LanguageModel,
+        base: Overlay,
+        added: Overlay,
+        avoid: Sequence[Edit] = (),
+        near: Sequence[Edit] = (),
+    ) -> Locality | None:
+        """How the answers stand; None where the sample is empty.
+
+        Args:
+            avoid: edits whose subjects and new objects are not asked about.
+            near: edits about whose relations half of the questions ask.
+        """
+        prompts = self.prompts(lm, avoid, near) if self.size else []
         if not prompts:
             return None
         count = len(prompts)

@@ -127,7 +127,8 @@ class WeightLedger:
         norms = overlay.norms(self.lm)
         avoid = [*edits, *(edit for entry in before for edit in entry.edits)]
         guard = self.guard
-        taken = guard.sample.measure(self.lm, self.overlay(), overlay, avoid) if guard and guard.sample else None
+        sample = guard.sample if guard else None
+        taken = sample.measure(self.lm, self.overlay(), overlay, avoid, near=edits) if sample else None
         warnings = guard.check(norms, taken, guard.limits(self.lm, norms)) if guard else ()
         for warning in warnings:
             log.warning("%s: %s", method, warning)

@@ -122,7 +122,7 @@ def consolidate(
         tell(0.85, "asking other questions")
         avoid = [*rest, *(edit for item in ledger.entries() for edit in item.edits)]
         sample = LocalitySample(limits.sample, seed, world)
-        locality = sample.measure(lm, before, ledger.overlay_of(entry.id), avoid)
+        locality = sample.measure(lm, before, ledger.overlay_of(entry.id), avoid, near=rest)
     except BaseException:  # not measured is not proven
         ledger.undo(entry.id)
         raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,17 @@ def test_the_sample_names_no_edited_subject(tiny_chat_lm: LanguageModel) -> None
     edit = capital_edit(subject, "Oslo")
     assert not [p for p in sample.prompts(tiny_chat_lm, [edit]) if f" {subject}?" in str(p)]
     assert LocalitySample(0).measure(tiny_chat_lm, Overlay.empty(), Overlay.empty()) is None
+
+
+def test_half_of_the_sample_asks_what_the_edits_say_of_other_subjects(tiny_chat_lm: LanguageModel) -> None:
+    sample, france = LocalitySample(24), capital_edit("France", "Oslo")
+    far, near = (sample.prompts(tiny_chat_lm, [france], edits) for edits in ((), (france,)))
+    capitals = [prompt for prompt in near if "capital" in str(prompt)]
+    assert len(near) == len(set(map(str, near))) == len(far) == 24
+    assert 12 <= len(capitals) < 20
+    assert not [prompt for prompt in near if "France" in str(prompt)]
+    assert near == sample.prompts(tiny_chat_lm, [france], [france, replace(france, relation=None)])
+    assert far == sample.prompts(tiny_chat_lm, [france], [replace(france, relation="no such relation")])
 
 
 def test_a_ledger_without_the_table_of_checks_is_read(tiny_chat_lm: LanguageModel, tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def test_a_failure_leaves_the_ledger(
 def test_what_was_not_asked_is_not_proven(
     lm: LanguageModel, ledger: WeightLedger, editor: Editor[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("evaluation.consolidation.LocalitySample.measure", lambda *_: None)
+    monkeypatch.setattr("evaluation.consolidation.LocalitySample.measure", lambda *_, **__: None)
     loose = Limits(efficacy=0.0, generality=0.0, drop=1.0, sample=4)
     found = consolidate(ledger, editor, [capital_edit("France", "Oslo")], load_world(), limits=loose)
     assert not found.kept
