@@ -116,12 +116,17 @@ def test_open_overwrite_remove_restore_search_and_pages(window: Window, served: 
     expect(page.get_by_role("button", name="Remove fact 16")).to_be_visible()
 
 
+def begin_long_answer(window: Window, service: FakeService) -> None:
+    """Asks for an answer that takes ten seconds, and waits for its first words."""
+    service.delay = 0.05
+    window.page.locator("#ask textarea").fill("Tell me something long")
+    window.page.locator("#ask textarea").press("Enter")
+    expect(window.page.locator("#chat .bot.message").last).to_contain_text("word word")
+
+
 def test_stop_while_streaming_then_retry(window: Window, served: Served) -> None:
     page, service = window.page, served[0]
-    service.delay = 0.05
-    page.locator("#ask textarea").fill("Tell me something long")
-    page.locator("#ask textarea").press("Enter")
-    expect(page.locator("#chat .bot.message")).to_contain_text("word word")
+    begin_long_answer(window, service)
     page.locator("#stop").click()
     expect(page.locator("#send")).to_be_visible()
     expect(page.locator("#chat .bot.message")).to_contain_text("stopped")
@@ -135,10 +140,7 @@ def test_stop_while_streaming_then_retry(window: Window, served: Served) -> None
 
 def test_escape_stops_and_ctrl_enter_retries(window: Window, served: Served) -> None:
     page, service = window.page, served[0]
-    service.delay = 0.05
-    page.locator("#ask textarea").fill("Something long again")
-    page.locator("#ask textarea").press("Enter")
-    expect(page.locator("#chat .bot.message")).to_contain_text("word")
+    begin_long_answer(window, service)
     page.keyboard.press("Escape")
     expect(page.locator("#chat .bot.message")).to_contain_text("stopped")
     service.delay = 0.0
@@ -148,10 +150,7 @@ def test_escape_stops_and_ctrl_enter_retries(window: Window, served: Served) -> 
 
 def test_asking_on_while_an_answer_is_written_answers_both_in_their_places(window: Window, served: Served) -> None:
     page, service = window.page, served[0]
-    service.delay = 0.05
-    page.locator("#ask textarea").fill("Tell me something long")
-    page.locator("#ask textarea").press("Enter")
-    expect(page.locator("#chat .bot.message")).to_contain_text("word word")
+    begin_long_answer(window, service)
     page.locator("#ask textarea").fill("Where is Big Ben?")
     page.locator("#ask textarea").press("Enter")
     expect(last_answer(window)).to_have_text("London")
@@ -165,10 +164,7 @@ def test_asking_on_while_an_answer_is_written_answers_both_in_their_places(windo
 def test_a_chat_deleted_while_it_answers_leaves_the_next_one_alone(window: Window, served: Served) -> None:
     page, service = window.page, served[0]
     window.ask("Where is Big Ben?")
-    service.delay = 0.05
-    page.locator("#ask textarea").fill("Tell me something long")
-    page.locator("#ask textarea").press("Enter")
-    expect(page.locator("#chat .bot.message").last).to_contain_text("word word")
+    begin_long_answer(window, service)
     page.locator("#delete-chat").click()
     expect(page.locator("#chat .bot.message")).to_have_count(0)
     expect(page.locator("#send")).to_be_visible()

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
@@ -22,9 +23,11 @@ from app.fact_desk import moment
 from app.fact_files import read_rows, write_rows
 from app.settings import SettingsError, load_settings
 from app.ui import compare_html, facts_html, transcript, weights_html
+from app.ui.chat import ChatTab
 from app.ui.evidence import chosen_words, evidence_html, evidence_markdown, title_of
-from app.ui.page import Runs, status_html
+from app.ui.page import Page, Runs, status_html
 from app.ui.render import guarded, literal, safe_markdown
+from app.ui.transcript import messages_of
 from app.ui.weights_html import ledger_html
 from app.uploads import unpacked
 from app.views import ConsolidationView, CorrectionView, DueFact, EventView, FactPage, FactView, GateRates, Status
@@ -336,6 +339,36 @@ def test_files_round_trip_and_bad_rows_are_reported(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput):
         write_rows(tmp_path / "x.txt", facts)
     assert not list(tmp_path.glob(".*"))
+
+
+def answering(service: FakeService) -> tuple[ChatTab, Iterator[Any]]:
+    """A chat ("me", "chat") with one answered question, and a second whose answer has begun; its rest is to come."""
+    tab = ChatTab(Page(service))
+    tab._begin("Where is Big Ben?", "me", "chat")
+    assert list(tab._answer("me", "chat", "auto", "auto", False))
+    tab._begin("Tell me something long", "me", "chat")
+    begun = tab._answer("me", "chat", "auto", "auto", False)
+    assert next(begun)
+    return tab, begun
+
+
+def test_an_answer_that_ends_late_changes_no_other_turn(service: FakeService) -> None:
+    """Undone, asked again or asked on while it was written: what comes after it belongs to nobody."""
+    chats = service.chats
+    tab, begun = answering(service)
+    tab._undo("me", "chat", SimpleNamespace(index=len(messages_of(chats.turns("me", "chat"))) - 1))
+    list(begun)
+    assert [(turn.question, turn.answer) for turn in chats.turns("me", "chat")] == [("Where is Big Ben?", "London")]
+    chats.delete("me", "chat")
+    tab, begun = answering(service)
+    tab._begin("Where is the Colosseum?", "me", "chat")
+    list(begun)
+    ended, asked = chats.turns("me", "chat")[1:]
+    assert ended.stopped and (ended.answer or "").startswith("word")
+    assert asked.answer is None
+    assert tab._turns("me", "chat")[-1].answer is None  # it is being answered, so nobody closes it
+    list(tab._answer("me", "chat", "auto", "auto", False))
+    assert chats.turns("me", "chat")[2].answer == "Rome"
 
 
 def test_starting_a_run_cancels_the_one_before() -> None:
